@@ -1,0 +1,54 @@
+"""What can be unlearned from."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.problems import Problem
+from app.schemas import ClassView, GeneratorList, GeneratorSummary, GeneratorView
+from app.services import Services, Use, availability
+from core.catalog import Entry
+
+router = APIRouter(tags=["generators"])
+
+
+@router.get("/generators")
+def list_generators(use: Use) -> GeneratorList:
+    """List the generators."""
+    return GeneratorList(
+        items=[GeneratorSummary(**_summary(entry, use)) for entry in use.catalog.entries.values()]
+    )
+
+
+@router.get("/generators/{generator_id}")
+def get_generator(generator_id: str, use: Use) -> GeneratorView:
+    """Describe a generator: classes, classifier, normalisation, data, audit."""
+    entry = use.catalog.entries.get(generator_id)
+    if entry is None:
+        have = ", ".join(use.catalog.entries) or "none"
+        raise Problem(404, "no-such-generator", f"there is no such generator; there are: {have}")
+    config = entry.config
+    return GeneratorView(
+        **_summary(entry, use),
+        normalize=config["normalize"],
+        dataset=config["dataset"],
+        sampler=config["sampler"],
+        dihyfo=config["dihyfo"],
+        training=config["training"],
+        held_out=config["held_out"],
+        reference=entry.audit["reference"],
+        audit=entry.audit,
+    )
+
+
+def _summary(entry: Entry, use: Services) -> dict[str, Any]:
+    available, reason = availability(entry.id, use.live_workers())
+    return {
+        "id": entry.id,
+        "default": entry.id == use.settings.default_generator,
+        "available": available,
+        "unavailable_because": reason,
+        "classes": [ClassView(label=c, name=name) for c, name in enumerate(entry.class_names)],
+        "classifier": entry.config["classifier"],
+        "digest": entry.digest,
+    }

@@ -1,0 +1,62 @@
+"""Refuses bodies that are too large or no JSON before anything reads them."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import FieldError, Problem
+
+MAX_BODY = 64 * 1024  # bytes; the largest sensible request has a few hundred
+
+
+class BodyLimit:
+    """ASGI middleware: 413 for a body over `MAX_BODY`, 415 for one that is not JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await _read(scope, receive)
+        except Problem as problem:
+            await problem.response(scope["path"])(scope, receive, send)
+            return
+        sent = False
+
+        async def replay() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes:
+    headers = dict(scope["headers"])
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > MAX_BODY:
+        raise _too_large()
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
+            raise _too_large()
+        if not message.get("more_body"):
+            break
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if body and kind != b"application/json":
+        what = "must be application/json"
+        detail = f"Content-Type: {what}"
+        raise Problem(415, "unsupported-media-type", detail, [FieldError("Content-Type", what)])
+    return bytes(body)
+
+
+def _too_large() -> Problem:
+    what = f"is larger than {MAX_BODY} bytes"
+    # The rest of the body is never read, so the connection can't be used again.
+    close = {"Connection": "close"}
+    return Problem(413, "body-too-large", f"body: {what}", [FieldError("body", what)], close)

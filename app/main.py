@@ -1,0 +1,57 @@
+"""The FastAPI app."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from app import generators, health, jobs, problems
+from app.limits import BodyLimit
+from app.schemas import ProblemView
+from app.services import Services
+from core.settings import Settings
+
+DESCRIPTION = """
+Ask for a classifier to forget some of its classes; get, in milliseconds, weights that a
+diffusion hypernetwork drew as if the classifier had never seen them, with the measured
+comparison to retraining.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the app; without settings it reads the environment when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = Services(settings or Settings())
+        app.state.services.start()
+        yield
+        app.state.services.close()
+
+    app = FastAPI(
+        title="HyperForget",
+        version=version("hyperforget"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses={
+            "default": {
+                "description": "Problem (RFC 9457)",
+                "content": {problems.MEDIA_TYPE: {"schema": ProblemView.model_json_schema()}},
+            }
+        },
+    )
+    app.add_middleware(BodyLimit)
+    problems.install(app)
+    for module in (jobs, generators, health):
+        app.include_router(module.router)
+
+    @app.get("/", include_in_schema=False)
+    def index() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app
+
+
+app = create_app()

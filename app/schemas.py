@@ -1,0 +1,159 @@
+"""What goes in and comes out, as pydantic models: the OpenAPI document is made of these."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from core.states import Status
+
+MAX_CANDIDATES = 64
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+
+
+def _label(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a class label (integer) or a class name (string)")
+    return value
+
+
+Label = Annotated[
+    Any,
+    BeforeValidator(_label),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Refuses unknown fields and does not guess at types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Require(Strict):
+    """What a candidate must reach on the validation split; else the job fails."""
+
+    max_forget_accuracy: Share = 0.0
+    min_retain_accuracy: Share = 0.0
+
+
+class UnlearnRequest(Strict):
+    """The body of `POST /unlearn`."""
+
+    forget: list[Label] = Field(
+        min_length=1,
+        max_length=1_000,
+        description="classes to forget, by label or name: 1 to K-1 distinct ones",
+        examples=[[3, 7]],
+    )
+    generator: str | None = Field(
+        None, max_length=64, description="a generator's id; default: the service's default one"
+    )
+    candidates: int = Field(
+        8, ge=1, le=MAX_CANDIDATES, description="weight sets drawn; the best on validation is kept"
+    )
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="of the noise; default: a random one, recorded"
+    )
+    prompt: dict[str, Any] | None = Field(
+        None, description="loss prompt; only for generators that were trained with prompts"
+    )
+    require: Require | None = Field(None, description="a gate; without it the best is returned")
+    external_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="your own reference, such as a ticket number",
+    )
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    stage: str | None
+    fraction: float
+
+
+class Links(BaseModel):
+    """Where to go on from a job; absent what it does not have yet."""
+
+    self: str
+    cancel: str | None = None
+    weights: str | None = None
+    report: str | None = None
+
+
+class JobView(BaseModel):
+    """A job as the API shows it. Times are RFC 3339, UTC."""
+
+    id: str
+    status: Status
+    generator: str
+    forget: list[int]
+    request: dict[str, Any]
+    external_id: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    progress: Progress
+    queue_position: int | None = Field(description="jobs that wait before this one, if queued")
+    metrics: dict[str, Any] | None
+    error: dict[str, Any] | None
+    links: Links
+
+
+class JobPage(BaseModel):
+    """Some jobs, newest first."""
+
+    items: list[JobView]
+    next: str | None = Field(description="pass as `cursor` for the next page")
+
+
+class ClassView(BaseModel):
+    """A class of a generator."""
+
+    label: int
+    name: str
+
+
+class GeneratorSummary(BaseModel):
+    """A generator in a list."""
+
+    id: str
+    default: bool
+    available: bool | None = Field(description="null while no worker is up to tell")
+    unavailable_because: str | None
+    classes: list[ClassView]
+    classifier: dict[str, Any]
+    digest: str
+
+
+class GeneratorView(GeneratorSummary):
+    """A generator with all that is needed to use and to check its weights."""
+
+    normalize: dict[str, float]
+    dataset: dict[str, Any]
+    sampler: dict[str, Any]
+    dihyfo: dict[str, Any]
+    training: dict[str, Any]
+    held_out: list[int] = Field(description="forget sets never trained on; bit c = class c")
+    reference: dict[str, Any] = Field(description="test accuracies of original and retrained")
+    audit: dict[str, Any]
+
+
+class GeneratorList(BaseModel):
+    """All generators."""
+
+    items: list[GeneratorSummary]
+
+
+class ProblemView(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[dict[str, str]] | None = None

@@ -1,0 +1,1 @@
+"""What app and worker agree on: settings, job states, ledger, queue, artifact store."""

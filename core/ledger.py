@@ -1,0 +1,420 @@
+"""The ledger: the record of every job, in SQL. Redis only rings the bell.
+
+Workers *claim* jobs with a lease and a fencing attempt number. Whatever a worker writes
+later names the attempt it holds, and the row takes it only while that attempt still holds
+the job: a worker that was given up for lost changes nothing when it wakes.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, Row, event
+
+from core.states import Status, sources
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("generator", sa.String(64), nullable=False),
+    sa.Column("forget", sa.JSON, nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("external_id", sa.String(200)),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double),
+    sa.Column("finished_at", sa.Double),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("worker", sa.String(64)),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("stage", sa.String(32)),
+    sa.Column("fraction", sa.Double, nullable=False),
+    sa.Column("metrics", sa.JSON),
+    sa.Column("artifacts", sa.JSON),
+    sa.Column("error", sa.JSON),
+    sa.Index("jobs_status_seq", "status", "seq"),
+    sa.Index("jobs_external_id", "external_id"),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("generators", sa.JSON, nullable=False),  # id -> null, or why it is not served
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the ledger. Times are seconds since the epoch, UTC.
+
+    Attributes:
+        forget: labels to forget, ascending.
+        request: what else was asked: candidates, seed, require.
+        attempt: how often the job was claimed; fences a worker's writes.
+        artifacts: name -> ``{"sha256", "size"}``, once succeeded.
+        error: a problem document, once failed.
+    """
+
+    seq: int
+    id: str
+    status: Status
+    generator: str
+    forget: list[int]
+    request: dict[str, Any]
+    external_id: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    attempt: int
+    worker: str | None
+    lease_until: float | None
+    stage: str | None
+    fraction: float
+    metrics: dict[str, Any] | None
+    artifacts: dict[str, dict[str, Any]] | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class LiveWorker:
+    """A worker that was heard of lately; ``generators``: id -> None, or why not served."""
+
+    id: str
+    started_at: float
+    seen_at: float
+    generators: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended, as its worker hands it in."""
+
+    status: Status
+    metrics: dict[str, Any] | None = None
+    artifacts: dict[str, dict[str, Any]] | None = None
+    error: dict[str, Any] | None = None
+
+
+class AlreadyEnded(Exception):
+    """The job has ended and can't be canceled any more."""
+
+
+class Ledger:
+    """The record of jobs and workers behind one database URL.
+
+    Args:
+        url: an SQLAlchemy URL; SQLite and PostgreSQL are tested.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+
+    def migrate(self) -> None:
+        """Bring the database to this version's tables; safe to call from many processes."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self._write() as connection:
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(4847031)"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    # -- the client's side ------------------------------------------------------------
+
+    def record(
+        self,
+        generator: str,
+        forget: Sequence[int],
+        request: dict[str, Any],
+        external_id: str | None = None,
+    ) -> Job:
+        """Write down a new job; it is durable when this returns."""
+        values = {
+            "id": str(uuid.uuid4()),
+            "status": Status.QUEUED,
+            "generator": generator,
+            "forget": sorted(forget),
+            "request": request,
+            "external_id": external_id,
+            "created_at": time.time(),
+            "attempt": 0,
+            "fraction": 0.0,
+        }
+        with self._write() as connection:
+            row = connection.execute(sa.insert(jobs).values(values).returning(jobs)).one()
+        return _job(row)
+
+    def get(self, job_id: str) -> Job | None:
+        """Return a job, or None."""
+        with self._read() as connection:
+            row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one_or_none()
+        return _job(row) if row else None
+
+    def page(
+        self,
+        limit: int,
+        before: int | None = None,
+        status: Status | None = None,
+        generator: str | None = None,
+        external_id: str | None = None,
+    ) -> list[Job]:
+        """Return up to ``limit`` jobs, newest first, from just before ``seq`` ``before``."""
+        query = sa.select(jobs).order_by(jobs.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(jobs.c.seq < before)
+        for column, value in (
+            (jobs.c.status, status),
+            (jobs.c.generator, generator),
+            (jobs.c.external_id, external_id),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        with self._read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def queue_positions(self, those: Sequence[Job]) -> dict[str, int]:
+        """Return how many jobs wait before each queued one of ``those``."""
+        waiting = {job.seq: job.id for job in those if job.status is Status.QUEUED}
+        if not waiting:
+            return {}
+        other = jobs.alias("other")
+        ahead = (
+            sa.select(sa.func.count())
+            .where(other.c.status == Status.QUEUED, other.c.seq < jobs.c.seq)
+            .scalar_subquery()
+        )
+        query = sa.select(jobs.c.seq, ahead).where(jobs.c.seq.in_(list(waiting)))
+        with self._read() as connection:
+            return {waiting[seq]: count for seq, count in connection.execute(query)}
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Cancel a queued or running job; None when there is no such job.
+
+        Raises:
+            AlreadyEnded: it has ended.
+        """
+        change = (
+            sa.update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.status.in_(sources(Status.CANCELED)))
+            .values(status=Status.CANCELED, finished_at=time.time(), lease_until=None)
+            .returning(jobs)
+        )
+        with self._write() as connection:
+            row = connection.execute(change).one_or_none()
+        if row:
+            return _job(row)
+        if self.get(job_id) is None:
+            return None
+        raise AlreadyEnded(job_id)
+
+    # -- the worker's side ------------------------------------------------------------
+
+    def claim(self, job_id: str, worker: str, limit: int, lease: float) -> list[Job]:
+        """Claim a queued job and, up to ``limit`` in all, others of its generator.
+
+        Returns:
+            The claimed jobs, the named one first, then oldest first; empty when the
+            named job is no longer queued.
+        """
+        queued = jobs.c.status == Status.QUEUED
+        with self._write() as connection:
+            first = connection.execute(
+                sa.select(jobs.c.seq, jobs.c.generator)
+                .where(jobs.c.id == job_id, queued)
+                .with_for_update(skip_locked=True)
+            ).one_or_none()
+            if first is None:
+                return []
+            others = connection.execute(
+                sa.select(jobs.c.seq)
+                .where(queued, jobs.c.generator == first.generator, jobs.c.seq != first.seq)
+                .order_by(jobs.c.seq)
+                .limit(limit - 1)
+                .with_for_update(skip_locked=True)
+            ).scalars()
+            now = time.time()
+            rows = connection.execute(
+                sa.update(jobs)
+                .where(jobs.c.seq.in_([first.seq, *others]))
+                .values(
+                    status=Status.RUNNING,
+                    attempt=jobs.c.attempt + 1,
+                    worker=worker,
+                    lease_until=now + lease,
+                    started_at=now,
+                    stage="claimed",
+                    fraction=0.0,
+                )
+                .returning(jobs)
+            ).all()
+        return sorted((_job(row) for row in rows), key=lambda job: (job.id != job_id, job.seq))
+
+    def advance(self, held: Sequence[Job], stage: str, fraction: float) -> None:
+        """Note how far a worker is with the jobs it holds."""
+        with self._write() as connection:
+            connection.execute(
+                sa.update(jobs).where(self._holds(held)).values(stage=stage, fraction=fraction)
+            )
+
+    def finish(self, held: Job, outcome: Outcome) -> bool:
+        """Commit how a claimed job ended; False when the claim no longer holds."""
+        with self._write() as connection:
+            done = connection.execute(
+                sa.update(jobs)
+                .where(self._holds([held]))
+                .values(
+                    status=outcome.status,
+                    finished_at=time.time(),
+                    lease_until=None,
+                    stage=None,
+                    fraction=1.0,
+                    metrics=outcome.metrics,
+                    artifacts=outcome.artifacts,
+                    error=outcome.error,
+                )
+            )
+        return done.rowcount == 1
+
+    def release(self, held: Sequence[Job]) -> None:
+        """Give claimed jobs back to the queue."""
+        with self._write() as connection:
+            connection.execute(sa.update(jobs).where(self._holds(held)).values(_BACK))
+
+    def heartbeat(self, worker: LiveWorker, held: Sequence[Job], lease: float) -> None:
+        """Say that a worker lives: its row, and the leases of the jobs it works on."""
+        now = time.time()
+        row = {"started_at": worker.started_at, "seen_at": now, "generators": worker.generators}
+        with self._write() as connection:
+            if held:
+                connection.execute(
+                    sa.update(jobs).where(self._holds(held)).values(lease_until=now + lease)
+                )
+            known = connection.execute(
+                sa.update(workers).where(workers.c.id == worker.id).values(row)
+            )
+            if not known.rowcount:
+                connection.execute(sa.insert(workers).values(id=worker.id, **row))
+
+    def forget_worker(self, worker: str) -> None:
+        """Take a stopped worker off the list."""
+        with self._write() as connection:
+            connection.execute(sa.delete(workers).where(workers.c.id == worker))
+
+    # -- the reconciler's side --------------------------------------------------------
+
+    def live_workers(self, within: float) -> list[LiveWorker]:
+        """Return the workers heard of in the last ``within`` seconds."""
+        query = sa.select(workers).where(workers.c.seen_at > time.time() - within)
+        with self._read() as connection:
+            return [LiveWorker(**row._mapping) for row in connection.execute(query)]
+
+    def expire(self, max_attempts: int) -> int:
+        """Take jobs from workers whose lease ran out; return how many.
+
+        A job goes back to the queue, or fails once ``max_attempts`` workers were lost
+        on it: then the job itself is the likely cause.
+        """
+        now = time.time()
+        lost = sa.and_(jobs.c.status == Status.RUNNING, jobs.c.lease_until < now)
+        error = {
+            "type": "urn:hyperforget:problem:worker-lost",
+            "title": "Worker lost",
+            "detail": f"{max_attempts} workers stopped while they held this job",
+        }
+        with self._write() as connection:
+            failed = connection.execute(
+                sa.update(jobs)
+                .where(lost, jobs.c.attempt >= max_attempts)
+                .values(status=Status.FAILED, finished_at=now, lease_until=None, error=error)
+            )
+            back = connection.execute(sa.update(jobs).where(lost).values(_BACK))
+            connection.execute(sa.delete(workers).where(workers.c.seen_at < now - 86_400))
+        return failed.rowcount + back.rowcount
+
+    def waiting(self) -> list[tuple[str, int]]:
+        """Return (id, attempt) of all queued jobs, oldest first."""
+        query = (
+            sa.select(jobs.c.id, jobs.c.attempt)
+            .where(jobs.c.status == Status.QUEUED)
+            .order_by(jobs.c.seq)
+        )
+        with self._read() as connection:
+            return [(row.id, row.attempt) for row in connection.execute(query)]
+
+    # ---------------------------------------------------------------------------------
+
+    def _holds(self, held: Sequence[Job]) -> sa.ColumnElement[bool]:
+        """True of the rows that still are in the claim of ``held``."""
+        pairs = [(job.id, job.attempt) for job in held]
+        return sa.and_(
+            jobs.c.status == Status.RUNNING, sa.tuple_(jobs.c.id, jobs.c.attempt).in_(pairs)
+        )
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+
+_BACK = {
+    "status": Status.QUEUED,
+    "worker": None,
+    "lease_until": None,
+    "started_at": None,
+    "stage": None,
+    "fraction": 0.0,
+}
+_FIELDS = [field.name for field in fields(Job)]
+
+
+def _job(row: Row[Any]) -> Job:
+    values = {name: row._mapping[name] for name in _FIELDS}
+    values["status"] = Status(values["status"])
+    return Job(**values)
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    parsed = sa.make_url(url)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        # FULL: a job that was answered 202 outlives a power cut.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Writers queue up at BEGIN; a later upgrade from reading would fail instead.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,8 @@
+"""Alembic runs migrations in the transaction that `Ledger.migrate` opened."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"], transaction_per_migration=False
+)
+context.run_migrations()

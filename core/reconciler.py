@@ -1,0 +1,51 @@
+"""Puts back on the queue what the ledger says is unfinished and nobody holds."""
+
+import logging
+import threading
+
+import redis
+import sqlalchemy.exc
+
+from core.ledger import Ledger
+from core.queue import Bell
+
+log = logging.getLogger("hyperforget.reconciler")
+
+
+class Reconciler:
+    """Reconciles at start and on an interval, in a thread of its own.
+
+    App and worker both run one: whichever of them is up, nothing stays forgotten.
+    """
+
+    def __init__(self, ledger: Ledger, bell: Bell, every: float, max_attempts: int) -> None:
+        self._ledger = ledger
+        self._bell = bell
+        self._every = every
+        self._max_attempts = max_attempts
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def once(self) -> int:
+        """Take jobs from lost workers and ring for all that wait unrung; count the rings."""
+        self._ledger.expire(self._max_attempts)
+        return self._bell.ring_missing(self._ledger.waiting())
+
+    def start(self) -> None:
+        """Begin, in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for a round that is under way."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                rung = self.once()
+                if rung:
+                    log.info("rang again for %d waiting jobs", rung)
+            except (redis.exceptions.RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
+                log.warning("could not reconcile, will try again: %s", error)
+            self._stop.wait(self._every)

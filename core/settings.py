@@ -1,0 +1,84 @@
+"""Settings, from ``HYPERFORGET_*`` environment variables; the defaults need no server."""
+
+import ipaddress
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core import embedded
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHIPPED_GENERATORS = REPOSITORY / "generators"
+NEIGHBOUR_DATA = REPOSITORY.parent / "shared" / "data"
+
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+
+
+class Settings(BaseSettings):
+    """All that can be set, each by the environment variable of its name."""
+
+    model_config = SettingsConfigDict(env_prefix="HYPERFORGET_", env_ignore_empty=True)
+
+    home: Folder = Field(Path(".hyperforget"), description="holds all state", validate_default=True)
+    database_url: str = Field("", description="SQLAlchemy URL; default: SQLite in home")
+    redis_url: str = Field("", description="Redis or Valkey; default: the embedded server in home")
+    artifacts_url: str = Field("", description="file:///folder; default: a folder in home")
+    generators: Annotated[tuple[Folder, ...], NoDecode] = Field(
+        (), description="folders of generators beside the shipped ones, joined as in PATH"
+    )
+    default_generator: str = Field("digits-mlp", description="used when a request names none")
+    data: Folder | None = Field(None, description="folder of data sets, such as mnist/")
+    host: str = Field("127.0.0.1", description="where the API listens; loopback only")
+    port: int = Field(8000, ge=0, le=65_535)
+    group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")
+    lease_seconds: float = Field(
+        30.0, gt=0, description="a worker silent for so long has lost its jobs"
+    )
+    reconcile_seconds: float = Field(
+        5.0, gt=0, description="how often unfinished jobs are rung again"
+    )
+    max_attempts: int = Field(5, ge=1, description="claims of a job that may end in a lost worker")
+
+    @field_validator("generators", mode="before")
+    @classmethod
+    def _split_folders(cls, value: object) -> object:
+        return [v for v in value.split(os.pathsep) if v] if isinstance(value, str) else value
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        # The API has no keys yet: whoever reaches it may use it.
+        try:
+            local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            local = False
+        if not local:
+            raise ValueError(
+                f"{host!r} is not a loopback address, and the API has no authentication yet; "
+                "use 127.0.0.1 and put an authenticating proxy in front"
+            )
+        return host
+
+    @model_validator(mode="after")
+    def _embedded_defaults(self) -> Self:
+        if self.data is None and NEIGHBOUR_DATA.is_dir():
+            self.data = NEIGHBOUR_DATA
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.home / 'ledger.sqlite'}"
+        if not self.artifacts_url:
+            self.artifacts_url = (self.home / "artifacts").as_uri()
+        return self
+
+    @property
+    def queue_url(self) -> str:
+        """The Redis URL, or the embedded server's of the home folder."""
+        return self.redis_url or embedded.url(self.home)
+
+    @cached_property
+    def generator_roots(self) -> tuple[Path, ...]:
+        """Folders searched for generators; an earlier one wins."""
+        return (*self.generators, self.home / "generators", SHIPPED_GENERATORS)

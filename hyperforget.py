@@ -1,0 +1,302 @@
+"""The command line of HyperForget."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import httpx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from core.settings import Settings
+from core.stack import Stack, StackError
+
+app = typer.Typer(
+    help="Unlearning as a service: ask a classifier to forget classes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+console = Console()
+
+Parent = Annotated[int | None, typer.Option(hidden=True, help="end when this process does")]
+
+
+@app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="default: HYPERFORGET_PORT or 8000")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C."""
+    settings = _settings(**({} if port is None else {"port": port}))
+    stop = _stop_on_signals()
+    stack = Stack(settings, workers)
+    try:
+        with stack:
+            console.print(f"HyperForget answers at {stack.url} (docs: {stack.url}/docs)")
+            console.print(f"state is in {settings.home}; Ctrl-C stops everything", soft_wrap=True)
+            while not stop.wait(0.5):
+                stack.tend()
+            console.print("stopping")
+    except StackError as error:
+        _fail(str(error))
+
+
+@app.command()
+def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Parent = None) -> None:
+    """Run one API process; Redis and database come from the settings."""
+    import uvicorn
+
+    settings = _settings()
+    _end_with(parent)
+    config = uvicorn.Config(
+        "app.main:app",
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    sockets = [socket.socket(fileno=fd)] if fd is not None else None
+    uvicorn.Server(config).run(sockets)
+
+
+@app.command()
+def worker(parent: Parent = None) -> None:
+    """Run one worker process; Redis and database come from the settings."""
+    from worker.main import main as work
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    settings = _settings()
+    _end_with(parent)
+    work(settings)
+
+
+@app.command()
+def demo(
+    forget: Annotated[str, typer.Option(help="labels, joined by commas")] = "3,7",
+    out: Annotated[Path, typer.Option(help="folder for weights and report")] = Path("demo"),
+) -> None:
+    """Start the service, forget two digits through its API, show what came of it, stop."""
+    labels = [int(label) for label in forget.split(",")]
+    with tempfile.TemporaryDirectory(prefix="hyperforget-demo-") as home:
+        settings = _settings(
+            home=home, port=0, database_url="", redis_url="", artifacts_url="", host="127.0.0.1"
+        )
+        try:
+            with console.status("starting API, worker and embedded Valkey"):
+                stack = Stack(settings)
+                stack.start()
+        except StackError as error:
+            _fail(str(error))
+        try:
+            console.print(f"service is up at {stack.url}")
+            with httpx.Client(base_url=stack.url, timeout=30) as client:
+                job, milliseconds = _follow(client, labels)
+                out.mkdir(parents=True, exist_ok=True)
+                for name, file in (("weights", "weights.safetensors"), ("report", "report.json")):
+                    (out / file).write_bytes(client.get(job["links"][name]).content)
+        finally:
+            stack.stop()
+    _show(job, milliseconds)
+    console.print(f"\nwritten: {out / 'weights.safetensors'}, {out / 'report.json'}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="digits-mlp, mnist-mlp, or a name of your own")],
+    data: Annotated[
+        Path | None, typer.Option(help="folder of MNIST's IDX files, or your .npz")
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="for your own data: mlp:HIDDEN, such as mlp:16")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the new folder; default: generators/NAME in home")
+    ] = None,
+) -> None:
+    """Build a generator from nothing: zoo, DiHyFo, audit, card. A second run resumes."""
+    # Imported here: torch takes seconds that the other commands need not pay.
+    from core.catalog import NAME
+    from models import build as builder
+    from models import datasets
+
+    settings = _settings()
+    if not NAME.fullmatch(name):
+        _fail(f"{name!r}: use a name of small letters, digits and hyphens, such as my5")
+    target = (out or settings.home / "generators" / name).resolve()
+    if not NAME.fullmatch(target.name):
+        _fail(f"{target}: the folder's name becomes the generator's; use one such as my5")
+    try:
+        own = None
+        if name in builder.PRESETS:
+            source, recipe = builder.PRESETS[name]
+            if classifier is not None:
+                _fail(f"{name} has its own classifier; choose another name for {classifier}")
+            found = data or (settings.data / source if settings.data else None)
+            dataset = datasets.load(source, found)
+        else:
+            if data is None:
+                _fail(f"{name} is no preset ({', '.join(builder.PRESETS)}); pass --data my.npz")
+            own, dataset = data, datasets.load("npz", data)
+            recipe = builder.own_recipe(dataset, classifier or "mlp:16")
+        with _bars() as bar:
+            builder.build(name, dataset, recipe, target, settings.home / "build" / name, own, bar)
+    except (datasets.DataError, ValueError) as error:
+        _fail(str(error))
+    console.print((target / "README.md").read_text(), markup=False)
+    console.print(f"written: {target}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings(**given: Any) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            where = "_".join(str(part) for part in problem["loc"]).upper()
+            console.print(f"HYPERFORGET_{where}: {problem['msg']}", style="red", markup=False)
+        raise typer.Exit(2) from None
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return stop
+
+
+def _end_with(parent: int | None) -> None:
+    """Stop this process when its parent is gone, even if it was killed."""
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    """Give `models` its progress bars."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+
+        @contextmanager
+        def bar(what: str, steps: int) -> Iterator[Any]:
+            task = progress.add_task(what, total=steps)
+            yield lambda: progress.advance(task)
+
+        yield bar
+
+
+def _follow(client: httpx.Client, labels: list[int]) -> tuple[dict[str, Any], float]:
+    """Post a forget request and poll its job; return it and the milliseconds to the weights."""
+    body = {"forget": labels, "seed": 1}
+    console.print(f"POST /unlearn {body}", markup=False)
+    began = time.perf_counter()
+    answer = client.post("/unlearn", json=body)
+    if answer.status_code != 202:
+        _fail(f"the service answered {answer.status_code}: {answer.text}")
+    where = answer.headers["Location"]
+    seen = ""
+    while True:
+        job: dict[str, Any] = client.get(where).json()
+        stage = job["progress"]["stage"] or job["status"]
+        if stage != seen:
+            milliseconds = 1e3 * (time.perf_counter() - began)
+            console.print(f"  {milliseconds:6.0f} ms  {stage}")
+            seen = stage
+        if job["status"] not in ("queued", "running"):
+            break
+        time.sleep(0.002)
+    if job["status"] != "succeeded":
+        _fail(f"the job {job['status']}: {job['error']}")
+    client.get(job["links"]["weights"]).raise_for_status()
+    return job, 1e3 * (time.perf_counter() - began)
+
+
+def _show(job: dict[str, Any], milliseconds: float) -> None:
+    """Print what each class's accuracy became, and time one retraining beside."""
+    metrics = job["metrics"]
+    table = Table(title=f"{job['generator']}: accuracy on the test split")
+    for column in ("class", "n", "original", "retrained", "unlearned", ""):
+        table.add_column(column, justify="left" if column in ("class", "") else "right")
+    for row in metrics["per_class"]:
+        figures = (row["original_accuracy"], row["retrained_accuracy"], row["accuracy"])
+        table.add_row(
+            row["name"],
+            str(row["n"]),
+            *(f"{figure:.3f}" for figure in figures),
+            "forgotten" if row["forgotten"] else "",
+            style="bold" if row["forgotten"] else None,
+        )
+    console.print(table)
+    retrained = metrics["retrained"]
+    console.print(
+        f"retain accuracy {metrics['retain']['accuracy']:.4f}, retrained "
+        f"{retrained['retain_accuracy']:.4f} (mean of {retrained['n']} seeds); "
+        f"forget accuracy {metrics['forget']['accuracy']:.4f}"
+    )
+    retraining = _time_retraining(job["generator"], job["forget"])
+    console.print(
+        f"from request to weights on disk here: {milliseconds:.0f} ms; "
+        f"retraining one network on this machine: {retraining:.0f} ms"
+    )
+
+
+def _time_retraining(generator: str, forget: list[int]) -> float:
+    """Retrain one network as the generator's zoo was, and return the milliseconds it took."""
+    from core.catalog import Catalog
+    from models import baselines
+    from models import generator as generators
+    from models.fitting import Fit
+    from models.masks import forget_code, retain_masks
+    from models.zoo import REFERENCE_SEED
+
+    settings = _settings()
+    entry = Catalog(settings.generator_roots).entries[generator]
+    loaded = generators.load(entry.folder, settings.data)
+    mask = retain_masks([forget_code(forget)], loaded.classifier.classes)
+    how = Fit(**entry.config["training"]["recipe"]["fit"])
+    began = time.perf_counter()
+    baselines.retrain(loaded.classifier, loaded.dataset.train, mask, how, REFERENCE_SEED)
+    return 1e3 * (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

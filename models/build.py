@@ -1,0 +1,183 @@
+"""Build a generator from nothing: zoo, reference networks, DiHyFo, audit, card.
+
+Long parts resume: a zoo goes on with the seed it was stopped at, and a finished DiHyFo is
+not trained again unless its recipe changed.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import classifiers, generator, training
+from models.audit import Material, audit
+from models.card import card
+from models.datasets import Dataset
+from models.dihyfo import Architecture, DiHyFo
+from models.fitting import Fit
+from models.masks import held_out_codes, proper_codes, training_codes
+from models.progress import Bar, silent
+from models.reference import measure_reference
+from models.training import Schedule
+from models.zoo import REFERENCE_SEED, Zoo, grow
+
+_OWN_STEPS = 1_500  # optimiser steps of a classifier on an own data set, about
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a build.
+
+    Attributes:
+        classifier: as a command line names it, such as ``mlp:16``.
+        fit: how one classifier is trained.
+        zoo_seeds, reference_seeds: how many data orders each.
+        steps: network evaluations of one sample.
+    """
+
+    classifier: str
+    fit: Fit
+    zoo_seeds: int = 6
+    reference_seeds: int = 3
+    architecture: Architecture = field(default_factory=Architecture)
+    schedule: Schedule = field(default_factory=Schedule)
+    steps: int = 1
+
+
+PRESETS: dict[str, tuple[str, Recipe]] = {
+    "digits-mlp": (
+        "digits",
+        Recipe(
+            classifier="mlp:16",
+            fit=Fit(epochs=60, batch=64, rate=5e-3),
+            architecture=Architecture(width=128, blocks=4, heads=4),
+        ),
+    ),
+    "mnist-mlp": (
+        "mnist",
+        Recipe(classifier="mlp:10", fit=Fit(epochs=3, batch=128, rate=3e-3), zoo_seeds=12),
+    ),
+}
+
+
+def own_recipe(dataset: Dataset, classifier: str) -> Recipe:
+    """Return the recipe for an own data set: the embedded default's, with as many steps."""
+    base = PRESETS["digits-mlp"][1]
+    steps_an_epoch = ceil(len(dataset.train) / base.fit.batch)
+    epochs = min(100, max(3, ceil(_OWN_STEPS / steps_an_epoch)))
+    return replace(base, classifier=classifier, fit=replace(base.fit, epochs=epochs))
+
+
+def build(
+    name: str,
+    dataset: Dataset,
+    recipe: Recipe,
+    target: Path,
+    work: Path,
+    own_data: Path | None = None,
+    bar: Bar = silent,
+) -> dict[str, Any]:
+    """Build a generator folder and return its audit.
+
+    Args:
+        target: where the generator goes; written at the end, all at once.
+        work: zoo files and the unfinished folder; a second run resumes from them.
+        own_data: the .npz to keep with the generator, when the data set is one's own.
+    """
+    seconds: dict[str, float] = {}
+    classifier = classifiers.parse(recipe.classifier, dataset.inputs, dataset.classes)
+    k = dataset.classes
+    held_out = held_out_codes(k)
+    folder = work / target.name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    with _clock(seconds, "zoo"):
+        codes, seeds = training_codes(k), range(recipe.zoo_seeds)
+        zoo = grow(work / "zoo.safetensors", classifier, dataset, codes, seeds, recipe.fit, bar)
+    with _clock(seconds, "reference"):
+        codes = np.concatenate([[0], proper_codes(k)])
+        seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
+        path = work / "reference.safetensors"
+        retrained = grow(path, classifier, dataset, codes, seeds, recipe.fit, bar)
+        reference = measure_reference(retrained, dataset)
+        reference.save(folder / generator.REFERENCE)
+    with _clock(seconds, "dihyfo"):
+        model = _trained(folder, zoo, dataset, recipe, bar)
+    with _clock(seconds, "audit"):
+        material = Material(
+            classifier,
+            dataset,
+            model,
+            recipe.steps,
+            zoo,
+            retrained,
+            reference,
+            held_out,
+            recipe.fit,
+        )
+        audited = audit(material, bar)
+    seconds["total"] = sum(seconds.values())
+    config = generator.write_config(
+        folder,
+        dataset,
+        model,
+        steps=recipe.steps,
+        held_out=held_out,
+        training={
+            "recipe": asdict(recipe),
+            "masks": len(zoo.codes),
+            "zoo_seeds": len(zoo.seeds),
+            "networks": len(zoo.codes) * len(zoo.seeds),
+            "seconds": seconds,
+        },
+    )
+    (folder / "audit.json").write_text(json.dumps(audited, indent=1, allow_nan=False) + "\n")
+    (folder / "README.md").write_text(card(name, config, audited))
+    if own_data is not None:
+        shutil.copyfile(own_data, folder / generator.OWN_DATA)
+    _publish(folder, target)
+    return audited
+
+
+def _trained(folder: Path, zoo: Zoo, dataset: Dataset, recipe: Recipe, bar: Bar) -> DiHyFo:
+    """Return the trained DiHyFo as shipped, from the unfinished folder if it is there."""
+    made_from = [
+        dataset.digest,
+        asdict(recipe),
+        hashlib.sha256(zoo.weights.numpy().tobytes()).hexdigest(),
+    ]
+    stamp = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    mark = folder.parent / "dihyfo.stamp"
+    if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
+        return generator.load_model(folder, zoo.classifier, recipe.architecture)
+    model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
+    shipped = generator.save_model(folder, model)
+    mark.write_text(stamp)
+    return shipped
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Put a finished folder in its place, replacing an older one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Copied beside the target first: the rename must not cross file systems.
+    fresh = target.parent / f".{target.name}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(folder, fresh)
+    if target.exists():
+        shutil.rmtree(target)
+    fresh.replace(target)
+
+
+@contextmanager
+def _clock(seconds: dict[str, float], part: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[part] = round(time.monotonic() - began, 1)

@@ -1,0 +1,163 @@
+"""DiHyFo, the diffusion hypernetwork: from noise and a mask to the weights of a classifier.
+
+A diffusion transformer (Peebles & Xie, arXiv 2212.09748) over one token for each unit of
+the classifier: the unit's incoming weights and bias. The tokens of the output layer are
+the classes, and carry whether their class is retained. The network predicts the clean
+weights x0; time enters through one shared adaLN (as in PixArt-alpha, arXiv 2310.00426).
+Weights are centred on the zoo's mean and scaled by one constant a layer.
+"""
+
+from dataclasses import dataclass
+from math import log, pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.classifiers import Classifier, Rows
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Size of a DiHyFo."""
+
+    width: int = 192
+    blocks: int = 6
+    heads: int = 6
+    dropout: float = 0.1
+
+
+def signal_and_noise(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cosine schedule's signal and noise level at times t in 0..1, shaped as t."""
+    return torch.cos(pi / 2 * t), torch.sin(pi / 2 * t)
+
+
+class DiHyFo(nn.Module):
+    """Predict clean weights from noisy ones, the mask and the time.
+
+    Args:
+        classifier: whose weights are generated; its layers give the tokens.
+        architecture: the size of the transformer.
+    """
+
+    def __init__(self, classifier: Classifier, architecture: Architecture) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.architecture = architecture
+        width = architecture.width
+        layers = classifier.layers
+        tokens = sum(layer.units for layer in layers)
+        self.read = nn.ModuleList(nn.Linear(layer.fan_in + 1, width) for layer in layers)
+        self.write = nn.ModuleList(_zero(nn.Linear(width, n.fan_in + 1)) for n in layers)
+        # As large as the noise that is read, else the noise drowns mask and position.
+        self.position = nn.Parameter(torch.randn(tokens, width))
+        self.state = nn.Parameter(torch.randn(2, classifier.classes, width))
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6 * width))
+        self.blocks = nn.ModuleList(_Block(architecture) for _ in range(architecture.blocks))
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("scale", torch.ones(len(layers)))
+        for i, layer in enumerate(layers):
+            self.register_buffer(f"centre{i}", torch.zeros(layer.units, layer.fan_in + 1))
+            self.register_buffer(f"spread{i}", torch.zeros(layer.units, layer.fan_in + 1))
+
+    def forward(self, noisy: Rows, t: Tensor, masks: Tensor) -> Rows:
+        """Predict x0.
+
+        Args:
+            noisy: standardised weights with noise, (B, units, fan_in + 1) a layer.
+            t: time, (B,), 1 = pure noise.
+            masks: (B, K) bool, true = retained.
+
+        Returns:
+            Standardised clean weights, shaped as ``noisy``.
+        """
+        parts = [read(layer) for read, layer in zip(self.read, noisy, strict=True)]
+        classes = torch.arange(masks.shape[1])
+        parts[-1] = parts[-1] + self.state[masks.long(), classes]  # (B, K, width)
+        h = torch.cat(parts, dim=1) + self.position  # (B, T, width)
+        modulation = self.time(_time_features(t, h.shape[2])).unflatten(1, (6, -1))  # (B, 6, width)
+        for block in self.blocks:
+            h = block(h, modulation)  # (B, T, width)
+        units = [layer.units for layer in self.classifier.layers]
+        split = self.norm(h).split(units, dim=1)
+        signal, noise = (s[:, None, None] for s in signal_and_noise(t))  # (B, 1, 1)
+        clean = []
+        for i, (write, part) in enumerate(zip(self.write, split, strict=True)):
+            mean = write(part)  # (B, units, fan_in + 1)
+            spread = self.get_buffer(f"spread{i}")
+            gain = signal * spread / (signal**2 * spread + noise**2 + 1e-8)  # 0 at t = 1
+            clean.append(mean + gain * (noisy[i] - signal * mean))
+        return clean
+
+    def standardise_on(self, rows: Rows) -> None:
+        """Take centre, scale and spread from the zoo, (S, E, units, fan_in + 1) a layer.
+
+        The spread is each weight's variance between the seeds of one mask, in
+        standardised units. It says how much of a noisy weight's deviation to keep: the
+        posterior mean if deviations were Gaussian; the transformer learns the rest. A
+        token is wider than the transformer, so the noise cannot pass through it.
+        """
+        for i, layer in enumerate(rows):
+            centre = layer.mean((0, 1))  # (units, fan_in + 1)
+            scale = (layer - centre).square().mean().sqrt()
+            self.get_buffer(f"centre{i}").copy_(centre)
+            self.get_buffer("scale")[i] = scale
+            if len(layer) > 1:
+                self.get_buffer(f"spread{i}").copy_(layer.var(0).mean(0) / scale**2)
+
+    def standardise(self, rows: Rows) -> Rows:
+        """Return weights as the diffusion sees them."""
+        return [
+            (layer - self.get_buffer(f"centre{i}")) / self.get_buffer("scale")[i]
+            for i, layer in enumerate(rows)
+        ]
+
+    def restore(self, rows: Rows) -> Rows:
+        """Undo `standardise`."""
+        return [
+            layer * self.get_buffer("scale")[i] + self.get_buffer(f"centre{i}")
+            for i, layer in enumerate(rows)
+        ]
+
+
+class _Block(nn.Module):
+    """Attention and MLP over the tokens, both gated and modulated by the time."""
+
+    def __init__(self, size: Architecture) -> None:
+        super().__init__()
+        width, self.heads = size.width, size.heads
+        self.offset = nn.Parameter(torch.zeros(6, width))
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.drop = nn.Dropout(size.dropout)
+
+    def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            (modulation + self.offset).unsqueeze(2).unbind(1)  # six of (B, 1, width)
+        )
+        x = self.norm1(h) * (1 + scale1) + shift1  # (B, T, width)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)  # (B, heads, T, width / heads)
+        h = h + (1 + gate1) * self.drop(self.out(x.transpose(1, 2).flatten(2)))
+        x = self.norm2(h) * (1 + scale2) + shift2  # (B, T, width)
+        out: Tensor = h + (1 + gate2) * self.drop(self.mlp(x))  # (B, T, width)
+        return out
+
+
+def _zero(linear: nn.Linear) -> nn.Linear:
+    """Start from the zoo's mean: the first prediction is zero in standardised units."""
+    nn.init.zeros_(linear.weight)
+    return linear
+
+
+def _time_features(t: Tensor, width: int) -> Tensor:
+    """Return sines and cosines of t, (B, width)."""
+    half = width // 2
+    frequency = torch.exp(-log(10_000) * torch.arange(half) / half)  # (width / 2,)
+    angle = 1_000 * t[:, None] * frequency  # (B, width / 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)

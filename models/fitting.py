@@ -1,0 +1,81 @@
+"""Train many classifiers as one network.
+
+All share the mini-batch; the loss of each leaves out the samples whose class is not in
+its mask. The same loop retrains, fine-tunes and relearns: only the starting weights, the
+masks and the optimiser differ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, cos, pi
+
+import torch
+from torch import Tensor
+
+from models.classifiers import Classifier, Rows
+from models.datasets import Split
+from models.measure import sample_losses
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a classifier is trained: Adam, cosine decay to zero."""
+
+    epochs: int
+    batch: int
+    rate: float
+
+    def steps(self, samples: int) -> int:
+        """Optimiser steps over ``samples`` training samples."""
+        return self.epochs * ceil(samples / self.batch)
+
+
+def masked_loss(logits: Tensor, y: Tensor, masks: Tensor) -> Tensor:
+    """Return the sum over E networks of each one's mean loss on its retained samples.
+
+    Args:
+        logits: (E, B, K).
+        y: (B,).
+        masks: (E, K) bool, true = retained.
+    """
+    keep = masks[:, y].float()  # (E, B)
+    weight = keep / keep.sum(1, keepdim=True).clamp(min=1)  # (E, B)
+    return (sample_losses(logits, y) * weight).sum()
+
+
+def fit(
+    classifier: Classifier,
+    split: Split,
+    masks: Tensor,
+    start: Rows,
+    how: Fit,
+    seed: int,
+    advance: Callable[[], None] = lambda: None,
+) -> Rows:
+    """Train E networks side by side, each on the classes its mask retains.
+
+    Args:
+        split: the training split.
+        masks: (E, K) bool.
+        start: the weights to begin from, E sets; left as they are.
+        seed: of the data order, which all E networks share.
+        advance: called after every step, for a progress bar.
+
+    Returns:
+        The trained rows, E sets.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    rows = [layer.clone().requires_grad_() for layer in start]
+    adam = torch.optim.Adam(rows, lr=how.rate, fused=True)
+    total = how.steps(len(split))
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: 0.5 + 0.5 * cos(pi * s / total))
+    for _ in range(how.epochs):
+        for index in torch.split(torch.randperm(len(split), generator=rng), how.batch):
+            x, y = split.x[index], split.y[index]  # (B, D), (B,)
+            loss = masked_loss(classifier.forward_many(rows, x), y, masks)
+            adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            schedule.step()
+            advance()
+    return [layer.detach() for layer in rows]

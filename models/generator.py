@@ -1,0 +1,131 @@
+"""A generator: a trained DiHyFo with all that is needed to answer with it, in one folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from models import datasets
+from models.classifiers import Classifier, from_description
+from models.datasets import Dataset
+from models.dihyfo import Architecture, DiHyFo
+from models.reference import Reference, load_reference
+
+CONFIG, WEIGHTS, REFERENCE = "generator.json", "weights.safetensors", "reference.npz"
+OWN_DATA = "data.npz"  # an own data set travels with its generator
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A DiHyFo in memory, ready to sample.
+
+    Attributes:
+        config: ``generator.json``.
+        steps: network evaluations of one sample.
+        dataset: whose validation split candidates are chosen on.
+    """
+
+    id: str
+    config: dict[str, Any]
+    model: DiHyFo
+    dataset: Dataset
+    reference: Reference
+
+    @property
+    def classifier(self) -> Classifier:
+        return self.model.classifier
+
+    @property
+    def steps(self) -> int:
+        return int(self.config["sampler"]["steps"])
+
+
+def save_model(folder: Path, model: DiHyFo) -> DiHyFo:
+    """Write the weights in half precision and return the model as it will be loaded.
+
+    Everything that is measured afterwards is measured on what is shipped.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: value.half() if key in dict(model.named_parameters()) else value
+        for key, value in model.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS)
+    return load_model(folder, model.classifier, model.architecture)
+
+
+def write_config(
+    folder: Path,
+    dataset: Dataset,
+    model: DiHyFo,
+    *,
+    steps: int,
+    held_out: np.ndarray,
+    training: dict[str, Any],
+) -> dict[str, Any]:
+    """Write and return ``generator.json``."""
+    config = {
+        "classes": list(dataset.class_names),
+        "classifier": model.classifier.describe(),
+        "normalize": {"mean": dataset.mean, "std": dataset.std},
+        "dataset": dataset.describe(),
+        "dihyfo": {
+            **asdict(model.architecture),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        },
+        "sampler": {"method": "ddim", "steps": steps},
+        "training": training,
+        "held_out": [int(code) for code in held_out],
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+    return config
+
+
+def load(folder: Path, data: Path | None) -> Generator:
+    """Load a generator and its data set into memory.
+
+    Args:
+        folder: the generator's folder.
+        data: the folder that holds data sets (``mnist/`` and so on), or None.
+
+    Raises:
+        DataError: its data set is absent or is not the one it was trained on.
+    """
+    config = json.loads((folder / CONFIG).read_bytes())
+    classifier = from_description(config["classifier"])
+    architecture = {k: v for k, v in config["dihyfo"].items() if k != "parameters"}
+    dataset = _load_data(folder, config["dataset"], data)
+    return Generator(
+        folder.name,
+        config,
+        load_model(folder, classifier, Architecture(**architecture)),
+        dataset,
+        load_reference(folder / REFERENCE),
+    )
+
+
+def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Dataset:
+    source = described["source"]
+    if source == "npz":
+        path: Path | None = folder / OWN_DATA
+    else:
+        path = data / source if data else None
+    dataset = datasets.load(source, path)
+    if dataset.digest != described["digest"]:
+        raise datasets.DataError(
+            f"the {source} data at hand are not those {folder.name} was trained on "
+            f"(digest {dataset.digest[:12]}, expected {described['digest'][:12]})"
+        )
+    return dataset
+
+
+def load_model(folder: Path, classifier: Classifier, architecture: Architecture) -> DiHyFo:
+    """Load the DiHyFo of a folder, in eval mode and single precision."""
+    model = DiHyFo(classifier, architecture)
+    state = load_file(folder / WEIGHTS)
+    model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,53 @@
+"""Draw classifier weights from a DiHyFo, many masks at once, in a few steps."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from models.classifiers import Classifier, Rows, unflatten
+from models.dihyfo import DiHyFo, signal_and_noise
+
+
+def draw_noise(classifier: Classifier, seed: int, count: int) -> Tensor:
+    """Return the starting noise of one request's candidates, (count, P), from its seed.
+
+    Candidate i of a seed is the same whatever ``count`` is.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(count, classifier.parameters, generator=rng)
+
+
+@torch.inference_mode()
+def sample(model: DiHyFo, masks: Tensor, noise: Tensor, steps: int) -> Rows:
+    """Turn noise into weights (DDIM, deterministic: arXiv 2010.02502).
+
+    Args:
+        model: in eval mode.
+        masks: (B, K) bool, true = retained.
+        noise: (B, P), see `draw_noise`.
+        steps: network evaluations; 1 predicts the weights from noise in one go.
+
+    Returns:
+        Weights, (B, units, fan_in + 1) a layer.
+
+    Raises:
+        ValueError: ``steps`` is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, got {steps}")
+    x = unflatten(noise, model.classifier)
+    times = torch.linspace(1, 0, steps + 1).tolist()
+    for now, then in pairwise(times):
+        clean = model(x, torch.full((len(masks),), now), masks)
+        x = _towards(x, clean, now, then)
+    return model.restore(x)
+
+
+def _towards(x: Rows, clean: Rows, now: float, then: float) -> Rows:
+    """Move x from time ``now`` to ``then`` along the predicted clean weights."""
+    times: Sequence[float] = (now, then)
+    signal, noise = signal_and_noise(torch.tensor(times))
+    ratio = noise[1] / noise[0]
+    return [ratio * a + (signal[1] - ratio * signal[0]) * b for a, b in zip(x, clean, strict=True)]

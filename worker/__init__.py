@@ -1,0 +1,1 @@
+"""Takes forget requests off the queue and answers them."""

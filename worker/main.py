@@ -1,0 +1,134 @@
+"""The worker process: loads every generator once, then answers jobs until told to stop."""
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+
+import redis
+import sqlalchemy.exc
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from core.artifacts import ArtifactStore
+from core.catalog import Catalog
+from core.ledger import Ledger, LiveWorker
+from core.queue import FUNCTION, Bell, BellJob
+from core.reconciler import Reconciler
+from core.settings import Settings
+from models import generator as generators
+from models.datasets import DataError
+from worker.runner import Runner
+
+log = logging.getLogger("hyperforget.worker")
+
+
+class RQWorker(SimpleWorker):
+    """Keeps the generators in memory between jobs: no fork, no spawn.
+
+    Its heartbeat comes from `Heartbeat`, since a `SimpleWorker` sends none while it works.
+    """
+
+    job_class = BellJob
+    log_result_lifespan = False
+    max_connection_wait_time = 5.0
+
+
+class Heartbeat:
+    """Tells ledger and Redis that the worker lives, in a thread of its own.
+
+    Beats twice as often as needed, so that one slow write loses no lease.
+    """
+
+    def __init__(
+        self, me: LiveWorker, ledger: Ledger, runner: Runner, rq_worker: RQWorker, lease: float
+    ) -> None:
+        self._me = me
+        self._ledger = ledger
+        self._runner = runner
+        self._rq_worker = rq_worker
+        self._lease = lease
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Beat once, so that the worker is known at once, then in the background."""
+        self._ledger.heartbeat(self._me, (), self._lease)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and take the worker off the ledger's list."""
+        self._stop.set()
+        self._thread.join()
+        self._ledger.forget_worker(self._me.id)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._lease / 4):
+            try:
+                self._ledger.heartbeat(self._me, self._runner.held, self._lease)
+                self._rq_worker.heartbeat()
+            except (redis.exceptions.RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
+                log.warning("heartbeat missed, will try again: %s", error)
+
+
+def load_generators(
+    settings: Settings,
+) -> tuple[dict[str, tuple[generators.Generator, str]], dict[str, str | None]]:
+    """Load all generators whose data are here.
+
+    Returns:
+        (generator, digest) by id, and for every id None or why it is not served.
+    """
+    loaded: dict[str, tuple[generators.Generator, str]] = {}
+    state: dict[str, str | None] = {}
+    for entry in Catalog(settings.generator_roots).entries.values():
+        try:
+            loaded[entry.id] = generators.load(entry.folder, settings.data), entry.digest
+            state[entry.id] = None
+            log.info("serving %s from %s", entry.id, entry.folder)
+        except (DataError, OSError, KeyError, ValueError, RuntimeError) as error:
+            state[entry.id] = str(error)
+            log.warning("not serving %s: %s", entry.id, error)
+    return loaded, state
+
+
+def main(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; a group under way is finished first."""
+    ledger = Ledger(settings.database_url)
+    ledger.migrate()
+    connection = redis.Redis.from_url(settings.queue_url)
+    bell = Bell(connection)
+    loaded, state = load_generators(settings)
+    name = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    runner = Runner(
+        name,
+        ledger,
+        bell,
+        ArtifactStore(settings.artifacts_url),
+        loaded,
+        settings.group_size,
+        settings.lease_seconds,
+    )
+    BellJob.functions[FUNCTION] = runner.answer
+    rq_worker = RQWorker(
+        [bell.queue],
+        name=name,
+        connection=connection,
+        serializer=JSONSerializer,
+        log_job_description=False,
+    )
+    now = time.time()
+    heartbeat = Heartbeat(
+        LiveWorker(name, now, now, state), ledger, runner, rq_worker, settings.lease_seconds
+    )
+    reconciler = Reconciler(ledger, bell, settings.reconcile_seconds, settings.max_attempts)
+    heartbeat.start()
+    reconciler.start()
+    try:
+        rq_worker.work(logging_level="WARNING")
+    finally:
+        reconciler.stop()
+        heartbeat.stop()
+        ledger.close()

@@ -1,0 +1,191 @@
+"""Claims a group of jobs, answers it in one batch, stores and commits each job once."""
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from core.artifacts import ArtifactStore
+from core.ledger import Job, Ledger, Outcome
+from core.queue import Bell
+from core.states import Status
+from models.generator import Generator
+from models.masks import forget_code
+from models.unlearning import ForgetRequest, Gate, Unlearned, unlearn
+
+log = logging.getLogger("hyperforget.worker")
+
+CAVEAT = (
+    "The figures compare these weights with networks retrained without the forgotten classes, "
+    "on the test split named by the generator. They do not prove that no trace is left, and the "
+    "generator that drew the weights still encodes the forgotten classes."
+)
+
+
+class Runner:
+    """Answers jobs with the generators it holds in memory.
+
+    Args:
+        name: of this worker, as the ledger knows it.
+        generators: by id, with the digest of each one's folder.
+        group_size: most jobs answered in one batch.
+        lease: seconds a claim holds without a heartbeat.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        bell: Bell,
+        store: ArtifactStore,
+        generators: Mapping[str, tuple[Generator, str]],
+        group_size: int,
+        lease: float,
+    ) -> None:
+        self._name = name
+        self._ledger = ledger
+        self._bell = bell
+        self._store = store
+        self._generators = generators
+        self._group_size = group_size
+        self._lease = lease
+        self.held: Sequence[Job] = ()  # read by the heartbeat's thread
+
+    def answer(self, job_id: str) -> None:
+        """Answer a waiting job and others of its generator; nothing if it is done or taken."""
+        job = self._ledger.get(job_id)
+        if job is None or job.status is not Status.QUEUED:
+            return
+        if job.generator not in self._generators:
+            log.warning("job %s waits for a worker that serves %s", job_id, job.generator)
+            return
+        self.held = self._ledger.claim(job_id, self._name, self._group_size, self._lease)
+        if not self.held:
+            return
+        try:
+            self._bell.hush((job.id, job.attempt - 1) for job in self.held if job.id != job_id)
+            self._answer_group(self.held)
+        finally:
+            # Whatever was not committed goes back; committed jobs are not touched.
+            self._ledger.release(self.held)
+            self.held = ()
+
+    def _answer_group(self, group: Sequence[Job]) -> None:
+        generator, digest = self._generators[group[0].generator]
+        try:
+            answers = unlearn(
+                generator,
+                [_request(job) for job in group],
+                lambda stage, fraction: self._ledger.advance(group, stage, fraction),
+            )
+        except Exception:
+            if len(group) == 1:
+                log.exception("job %s failed", group[0].id)
+                self._ledger.finish(group[0], Outcome(Status.FAILED, error=_INTERNAL))
+                return
+            # One request must not take its neighbours down.
+            log.exception("a group of %d failed, its jobs go on one by one", len(group))
+            for job in group:
+                self._answer_group([job])
+            return
+        batch = {"jobs": len(group), "candidates": sum(len(a.candidates) for a in answers)}
+        for job, answer in zip(group, answers, strict=True):
+            outcome = self._outcome(job, answer, generator, digest, batch)
+            if not self._ledger.finish(job, outcome):
+                log.info("job %s was canceled or taken over; this answer is dropped", job.id)
+
+    def _outcome(
+        self,
+        job: Job,
+        answer: Unlearned,
+        generator: Generator,
+        digest: str,
+        batch: dict[str, int],
+    ) -> Outcome:
+        """Store an answer's artifacts and say how its job ends."""
+        started = job.started_at or job.created_at
+        timing = {"queued": 1e3 * (started - job.created_at), **answer.timing_ms, "storing": 0.0}
+        metrics = {**answer.metrics, "timing_ms": timing}
+        report = _report(job, answer, generator, digest, batch)
+        if job.request.get("require") is not None and not answer.accepted:
+            return Outcome(Status.FAILED, metrics, error=_not_accepted(report))
+        began = time.perf_counter()
+        weights = self._store.put(save(answer.weights, {"generator": generator.id, "job": job.id}))
+        timing["storing"] = 1e3 * (time.perf_counter() - began)
+        report |= {"metrics": metrics, "weights": weights.as_dict()}
+        content = json.dumps(report, indent=1, allow_nan=False).encode()
+        artifacts = {"weights": weights, "report": self._store.put(content)}
+        return Outcome(
+            Status.SUCCEEDED, metrics, {name: a.as_dict() for name, a in artifacts.items()}
+        )
+
+
+_INTERNAL = {
+    "type": "urn:hyperforget:problem:internal",
+    "title": "Internal error",
+    "detail": "the worker failed on this request; its log names the cause",
+}
+
+
+def _request(job: Job) -> ForgetRequest:
+    require = job.request.get("require")
+    return ForgetRequest(
+        tuple(job.forget),
+        job.request["candidates"],
+        job.request["seed"],
+        Gate(**require) if require else Gate(),
+    )
+
+
+def _report(
+    job: Job, answer: Unlearned, generator: Generator, digest: str, batch: dict[str, int]
+) -> dict[str, Any]:
+    """Everything about an answer but its figures and the stored weights."""
+    return {
+        "job": job.id,
+        "external_id": job.external_id,
+        "forget": job.forget,
+        "request": job.request,
+        "generator": {
+            "id": generator.id,
+            "digest": digest,
+            "dataset": generator.config["dataset"],
+            "held_out": _is_held_out(job, generator),
+        },
+        "sampler": generator.config["sampler"],
+        "chosen": answer.chosen,
+        "candidates": [asdict(candidate) for candidate in answer.candidates],
+        "batch": batch,
+        "attempt": job.attempt,
+        "worker": {
+            "hyperforget": version("hyperforget"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        },
+        "not_proven": CAVEAT,
+    }
+
+
+def _is_held_out(job: Job, generator: Generator) -> bool:
+    """Tell whether DiHyFo never trained on this forget set."""
+    return forget_code(job.forget) in generator.config["held_out"]
+
+
+def _not_accepted(report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "urn:hyperforget:problem:not-accepted",
+        "title": "No candidate met the requirements",
+        "detail": (
+            "none of the candidates met `require` on the validation split; see `candidates` for "
+            "what each reached, then ask for more candidates or another seed, or require less"
+        ),
+        "candidates": report["candidates"],
+    }
