@@ -6,6 +6,8 @@ from typing import Annotated
 
 import redis
 from fastapi import Depends, Request
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from core.artifacts import ArtifactStore
 from core.catalog import Catalog
@@ -30,6 +32,7 @@ class Services:
             settings.queue_url,
             socket_timeout=_REDIS_PATIENCE,
             socket_connect_timeout=_REDIS_PATIENCE,
+            retry=Retry(NoBackoff(), 1),
         )
         self.bell = Bell(self.redis)
         self.store = ArtifactStore(settings.artifacts_url)

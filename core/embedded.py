@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 _LONGEST_SOCKET = 100  # bytes; the kernel takes 107, some platforms 103
 _START_SECONDS = 20
+_ONCE = Retry(NoBackoff(), 0)  # the client would else back off for seconds by itself
 
 
 class EmbeddedError(RuntimeError):
@@ -81,7 +84,7 @@ def stop_left_behind(home: Path) -> None:
     socket = socket_path(home)
     if not _answers(socket):
         return
-    with redis.Redis(unix_socket_path=str(socket)) as client:
+    with redis.Redis(unix_socket_path=str(socket), retry=_ONCE) as client:
         client.shutdown(nosave=True)
     while _answers(socket):
         time.sleep(0.02)
@@ -89,7 +92,7 @@ def stop_left_behind(home: Path) -> None:
 
 def _answers(socket: Path) -> bool:
     try:
-        with redis.Redis(unix_socket_path=str(socket)) as client:
+        with redis.Redis(unix_socket_path=str(socket), retry=_ONCE) as client:
             return bool(client.ping())
     except redis.exceptions.ConnectionError:  # also: still loading its file
         return False

@@ -173,9 +173,9 @@ def load_npz(path: Path) -> Dataset:
         DataError: an array is missing, has the wrong shape or holds no usable numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable .npz without pickled objects: {error}") from None
     missing = [k for k in ("X_train", "y_train", "X_test", "y_test") if k not in arrays]
     if missing:

@@ -16,7 +16,8 @@ def draw_noise(classifier: Classifier, seed: int, count: int) -> Tensor:
     Candidate i of a seed is the same whatever ``count`` is.
     """
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(count, classifier.parameters, generator=rng)
+    # One by one: torch fills a larger tensor with other numbers from the same seed.
+    return torch.stack([torch.randn(classifier.parameters, generator=rng) for _ in range(count)])
 
 
 @torch.inference_mode()

@@ -1,0 +1,187 @@
+"""Real parts for the tests: a Valkey server, SQLite and PostgreSQL, a small generator."""
+
+import glob
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+import sqlalchemy as sa
+import torch
+
+from core import embedded
+from core.artifacts import ArtifactStore
+from core.ledger import Ledger
+from core.queue import Bell
+from models import build, generator
+from models.build import Recipe
+from models.datasets import Dataset, load_npz
+from models.dihyfo import Architecture
+from models.fitting import Fit
+from models.training import Schedule
+
+torch.set_num_threads(1)
+
+TINY = Recipe(
+    classifier="mlp:6",
+    fit=Fit(epochs=12, batch=32, rate=2e-2),
+    zoo_seeds=3,
+    reference_seeds=2,
+    architecture=Architecture(width=32, blocks=2, heads=2, dropout=0.0),
+    schedule=Schedule(steps=250, batch=32, images=32, warmup=20),
+)
+
+
+def write_blobs(path: Path, classes: int = 4, inputs: int = 7, per_class: int = 60) -> Path:
+    """Write an own data set of well separated Gaussian classes."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(classes, inputs)) * 2.5
+    arrays = {}
+    for split, n in (("train", per_class), ("test", per_class // 2)):
+        y = np.repeat(np.arange(classes), n)
+        order = rng.permutation(len(y))
+        x = centres[y] + rng.normal(size=(len(y), inputs))
+        arrays |= {f"X_{split}": x[order].astype(np.float32), f"y_{split}": y[order]}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="session")
+def blobs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_blobs(tmp_path_factory.mktemp("data") / "blobs.npz")
+
+
+@pytest.fixture(scope="session")
+def blobs(blobs_file: Path) -> Dataset:
+    return load_npz(blobs_file)
+
+
+@pytest.fixture(scope="session")
+def work_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny generator was built: its zoo files."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tmp_path_factory: pytest.TempPathFactory, work_folder: Path, blobs: Dataset, blobs_file: Path
+) -> Path:
+    """A whole generator of 4 classes, built from nothing in seconds."""
+    target = tmp_path_factory.mktemp("generators") / "tiny"
+    build.build("tiny", blobs, TINY, target, work_folder, blobs_file)
+    return target
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> generator.Generator:
+    return generator.load(tiny_folder, None)
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("valkey-home")
+    process = embedded.start(home)
+    yield embedded.url(home)
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture
+def redis_client(valkey_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def bell(redis_client: redis.Redis) -> Bell:
+    return Bell(redis_client)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore((tmp_path / "artifacts").as_uri())
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of our own, on a Unix socket."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [
+        str(Path(p).parent) for p in [shutil.which("initdb")] if p
+    ]
+    if not found:
+        pytest.skip("no PostgreSQL server here (initdb not found); Debian: apt install postgresql")
+    # PostgreSQL refuses to run as root.
+    user = "postgres" if os.getuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="hf-pg-") as folder:
+        if user:
+            shutil.chown(folder, user)
+        data = Path(folder) / "data"
+        initdb = [f"{found[-1]}/initdb", "-D", data, "-U", "tester", "-A", "trust", "-N"]
+        subprocess.run(initdb, check=True, user=user, stdout=subprocess.DEVNULL, cwd=folder)
+        server = subprocess.Popen(
+            [f"{found[-1]}/postgres", "-D", data, "-k", folder, "-h", "", "-F"],
+            user=user,
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+        )
+        url = f"postgresql+psycopg://tester@/postgres?host={folder}"
+        try:
+            _wait_for_postgres(url)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for_postgres(url: str) -> None:
+    engine = sa.create_engine(url)
+    for _ in range(200):
+        try:
+            engine.connect().close()
+            break
+        except sa.exc.OperationalError:
+            time.sleep(0.05)
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+        return
+    server = request.getfixturevalue("postgres_url")
+    name = f"t{uuid.uuid4().hex}"
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield server.replace("/postgres?", f"/{name}?")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    opened = Ledger(database_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    opened.migrate()
+    yield opened
+    opened.close()
+
+

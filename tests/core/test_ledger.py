@@ -1,0 +1,253 @@
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from core.ledger import AlreadyEnded, Job, Ledger, LiveWorker, Outcome
+from core.states import MOVES, Status
+
+REQUEST: dict[str, Any] = {"candidates": 2, "seed": 1, "require": None}
+DONE = Outcome(Status.SUCCEEDED, {"x": 1}, {"weights": {"sha256": "0" * 64, "size": 1}})
+
+
+def record(ledger: Ledger, generator: str = "g") -> Job:
+    return ledger.record(generator, [2, 1], REQUEST, "ticket-1")
+
+
+def claim(ledger: Ledger, job: Job, worker: str = "w", limit: int = 1, lease: float = 60) -> Job:
+    return ledger.claim(job.id, worker, limit, lease)[0]
+
+
+def test_a_recorded_job_is_read_back(ledger: Ledger) -> None:
+    job = record(ledger)
+    assert ledger.get(job.id) == job
+    assert (job.status, job.forget, job.request) == (Status.QUEUED, [1, 2], REQUEST)
+    assert ledger.get("no such id") is None
+
+
+def test_a_second_opening_finds_the_job(database_url: str) -> None:
+    for _ in range(2):
+        ledger = Ledger(database_url)
+        ledger.migrate()
+        job = record(ledger)
+        ledger.close()
+    reopened = Ledger(database_url)
+    assert len(reopened.page(10)) == 2
+    assert reopened.get(job.id) == job
+    reopened.close()
+
+
+def test_many_processes_may_migrate_at_once(database_url: str) -> None:
+    ledgers = [Ledger(database_url) for _ in range(6)]
+    errors: list[Exception] = []
+
+    def migrate(ledger: Ledger) -> None:
+        try:
+            ledger.migrate()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=migrate, args=(ledger,)) for ledger in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    record(ledgers[0])
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_a_claim_takes_the_named_job_first_and_only_its_generator(ledger: Ledger) -> None:
+    a, other, b, c = (record(ledger, g) for g in ("g", "h", "g", "g"))
+    claimed = ledger.claim(c.id, "w", 2, 60)
+    assert [job.id for job in claimed] == [c.id, a.id]
+    assert all(job.status is Status.RUNNING and job.attempt == 1 for job in claimed)
+    assert {job.id for job in ledger.page(9, status=Status.QUEUED)} == {other.id, b.id}
+
+
+def test_a_taken_job_is_not_claimed_again(ledger: Ledger) -> None:
+    job = record(ledger)
+    claim(ledger, job)
+    assert ledger.claim(job.id, "w2", 5, 60) == []
+
+
+def test_claims_side_by_side_share_no_job(ledger: Ledger) -> None:
+    waiting = [record(ledger) for _ in range(40)]
+    taken: list[str] = []
+    lock = threading.Lock()
+
+    def work(name: str) -> None:
+        for job in waiting:
+            got = [j.id for j in ledger.claim(job.id, name, 3, 60)]
+            with lock:
+                taken.extend(got)
+
+    threads = [threading.Thread(target=work, args=(f"w{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(taken) == Counter(job.id for job in waiting)
+
+
+def test_the_first_result_stands(ledger: Ledger) -> None:
+    job = record(ledger)
+    held = claim(ledger, job)
+    assert ledger.finish(held, DONE)
+    assert not ledger.finish(held, Outcome(Status.FAILED, error={"title": "late"}))
+    after = ledger.get(job.id)
+    assert after is not None
+    assert (after.status, after.metrics, after.fraction) == (Status.SUCCEEDED, {"x": 1}, 1.0)
+
+
+def test_a_worker_given_up_for_lost_changes_nothing(ledger: Ledger) -> None:
+    job = record(ledger)
+    lost = claim(ledger, job, "lost", lease=-1)
+    assert ledger.expire(max_attempts=5) == 1
+    second = claim(ledger, job, "second")
+    assert second.attempt == 2
+    assert not ledger.finish(lost, DONE)
+    ledger.advance([lost], "sampling", 0.9)
+    ledger.release([lost])
+    now = ledger.get(job.id)
+    assert now is not None
+    assert (now.status, now.worker, now.stage) == (Status.RUNNING, "second", "claimed")
+    assert ledger.finish(second, DONE)
+
+
+def test_a_job_that_loses_every_worker_fails(ledger: Ledger) -> None:
+    job = record(ledger)
+    for _ in range(3):
+        claim(ledger, job, lease=-1)
+        ledger.expire(max_attempts=3)
+    after = ledger.get(job.id)
+    assert after is not None
+    assert after.status is Status.FAILED
+    assert after.error is not None
+    assert "3 workers" in after.error["detail"]
+
+
+def test_a_heartbeat_extends_only_what_is_held(ledger: Ledger) -> None:
+    kept, dropped = record(ledger), record(ledger)
+    held = claim(ledger, kept, lease=-1)
+    claim(ledger, dropped, lease=-1)
+    me = LiveWorker("w", time.time(), 0, {"g": None, "h": "no data"})
+    ledger.heartbeat(me, [held], 60)
+    ledger.expire(max_attempts=5)
+    statuses = [job.status for job in map(ledger.get, (kept.id, dropped.id)) if job]
+    assert statuses == [Status.RUNNING, Status.QUEUED]
+    (worker,) = ledger.live_workers(10)
+    assert worker.generators == {"g": None, "h": "no data"}
+    ledger.heartbeat(me, [], 60)
+    ledger.forget_worker("w")
+    assert ledger.live_workers(10) == []
+
+
+def test_released_jobs_wait_again(ledger: Ledger) -> None:
+    job = record(ledger)
+    ledger.release([claim(ledger, job)])
+    assert ledger.waiting() == [(job.id, 1)]
+
+
+def test_cancel(ledger: Ledger) -> None:
+    queued, running, ended = record(ledger), record(ledger), record(ledger)
+    held = claim(ledger, running)
+    ledger.finish(claim(ledger, ended), DONE)
+    for job in (queued, running):
+        canceled = ledger.cancel(job.id)
+        assert canceled is not None
+        assert canceled.status is Status.CANCELED
+    assert not ledger.finish(held, DONE)
+    with pytest.raises(AlreadyEnded):
+        ledger.cancel(ended.id)
+    assert ledger.cancel("no such id") is None
+    assert ledger.waiting() == []
+
+
+def test_pages_are_newest_first_and_filtered(ledger: Ledger) -> None:
+    jobs = [record(ledger, g) for g in "ghgg"]
+    claim(ledger, jobs[0])
+    newest = [job.id for job in reversed(jobs)]
+    assert [job.id for job in ledger.page(2)] == newest[:2]
+    assert [job.id for job in ledger.page(9, before=jobs[2].seq)] == newest[2:]
+    assert [job.id for job in ledger.page(9, generator="h")] == [jobs[1].id]
+    assert [job.id for job in ledger.page(9, status=Status.RUNNING)] == [jobs[0].id]
+    assert len(ledger.page(9, external_id="ticket-1")) == 4
+    assert ledger.page(9, external_id="other") == []
+
+
+def test_queue_positions(ledger: Ledger) -> None:
+    jobs = [record(ledger) for _ in range(3)]
+    claim(ledger, jobs[0])
+    assert ledger.queue_positions(ledger.page(9)) == {jobs[1].id: 0, jobs[2].id: 1}
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Whatever order things happen in: moves are allowed ones, and a result never changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger("sqlite://")
+        self.ledger.migrate()
+        self.claims: list[Job] = []
+        self.seen: dict[str, Job] = {}
+
+    @rule()
+    def record(self) -> None:
+        job = record(self.ledger)
+        self.seen[job.id] = job
+
+    @rule(i=st.integers(0, 9), limit=st.integers(1, 3), lease=st.sampled_from([-1.0, 60.0]))
+    def claim(self, i: int, limit: int, lease: float) -> None:
+        for job in list(self.seen.values())[i : i + 1]:
+            self.claims += self.ledger.claim(job.id, "w", limit, lease)
+
+    @rule(i=st.integers(0, 9), status=st.sampled_from([Status.SUCCEEDED, Status.FAILED]))
+    def finish(self, i: int, status: Status) -> None:
+        for held in self.claims[i : i + 1]:
+            self.ledger.finish(held, Outcome(status, {"attempt": held.attempt}))
+
+    @rule(i=st.integers(0, 9))
+    def release(self, i: int) -> None:
+        self.ledger.release(self.claims[i : i + 1])
+
+    @rule(i=st.integers(0, 9))
+    def cancel(self, i: int) -> None:
+        for job in list(self.seen.values())[i : i + 1]:
+            try:
+                self.ledger.cancel(job.id)
+            except AlreadyEnded:
+                assert self.seen[job.id].status.ended
+
+    @rule()
+    def expire(self) -> None:
+        self.ledger.expire(max_attempts=3)
+
+    @invariant()
+    def moves_are_allowed(self) -> None:
+        for job in self.ledger.page(1_000):
+            before = self.seen[job.id]
+            if before.status.ended:
+                assert job == before
+            elif job.status is not before.status:
+                reachable = MOVES[before.status] | {
+                    end for middle in MOVES[before.status] for end in MOVES[middle]
+                }
+                assert job.status in reachable
+            assert job.attempt >= before.attempt
+            self.seen[job.id] = job
+
+    def teardown(self) -> None:
+        self.ledger.close()
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=30, stateful_step_count=25, deadline=None
+)
+TestLedgerMachine = LedgerMachine.TestCase

@@ -1,0 +1,66 @@
+import pytest
+import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from core.queue import FUNCTION, QUEUE, Bell, BellJob, UnknownFunction
+
+
+def test_rings_once_for_each_job(bell: Bell) -> None:
+    bell.ring([("a", 0), ("b", 0)])
+    bell.ring([])
+    assert bell.queue.get_job_ids() == ["a-0", "b-0"]
+    job = bell.queue.fetch_job("a-0")
+    assert job is not None
+    assert (job.func_name, job.args) == (FUNCTION, ["a"])
+
+
+def test_rings_only_for_what_is_missing(bell: Bell) -> None:
+    bell.ring([("a", 0)])
+    assert bell.ring_missing([("a", 0), ("b", 2)]) == 1
+    assert bell.ring_missing([]) == 0
+    assert bell.queue.get_job_ids() == ["a-0", "b-2"]
+
+
+def test_rings_again_after_an_emptied_redis(bell: Bell, redis_client: redis.Redis) -> None:
+    bell.ring([("a", 0)])
+    redis_client.flushall()
+    assert bell.depth() == 0
+    assert bell.ring_missing([("a", 0)]) == 1
+
+
+def test_hush_leaves_nothing_behind(bell: Bell, redis_client: redis.Redis) -> None:
+    bell.ring([("a", 0), ("b", 0), ("c", 0)])
+    bell.hush([("a", 0), ("c", 0), ("never rung", 0)])
+    assert bell.queue.get_job_ids() == ["b-0"]
+    assert not redis_client.exists(BellJob.key_for("a-0"))
+
+
+@pytest.mark.parametrize("name", ["os.system", "subprocess.run", "builtins.eval", ""])
+def test_calls_nothing_outside_the_table(bell: Bell, name: str) -> None:
+    bell.queue.enqueue_call(name or "x", args=("echo",), job_id="evil")
+    job = bell.queue.fetch_job("evil")
+    assert isinstance(job, BellJob)
+    job.func_name = name
+    with pytest.raises(UnknownFunction):
+        job.perform()
+
+
+def test_a_planted_callback_is_not_imported(bell: Bell, redis_client: redis.Redis) -> None:
+    queue = Queue(QUEUE, connection=redis_client, serializer=JSONSerializer)
+    planted = queue.enqueue_call(FUNCTION, args=("a",), job_id="evil")
+    redis_client.hset(planted.key, "success_callback_name", "os.abort")
+    redis_client.hset(planted.key, "failure_callback_name", "os.abort")
+    job = bell.queue.fetch_job("evil")
+    assert job is not None
+    assert (job.success_callback, job.failure_callback, job.stopped_callback) == (None, None, None)
+
+
+def test_the_queue_holds_json_not_pickle(bell: Bell, redis_client: redis.Redis) -> None:
+    bell.ring([("a", 0)])
+    import json
+    import zlib
+
+    data = redis_client.hget(BellJob.key_for("a-0"), "data")
+    assert isinstance(data, bytes)
+    assert json.loads(zlib.decompress(data)) == [FUNCTION, None, ["a"], {}]

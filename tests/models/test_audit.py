@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.audit import loss_mia
+from models.classifiers import MLP
+from models.datasets import Dataset, Split
+from models.generator import Generator
+from models.masks import held_out_codes, retain_masks
+from models.measure import per_class
+from models.sampler import draw_noise, sample
+
+
+def test_rows_are_measured_on_held_out_masks(tiny: Generator, tiny_folder: Path) -> None:
+    audited = json.loads((tiny_folder / "audit.json").read_text())
+    codes = held_out_codes(4)
+    masks = retain_masks(codes, 4)
+    first = torch.cat([draw_noise(tiny.classifier, i, 1) for i in range(len(codes))])
+    rows = sample(tiny.model, masks, first, tiny.steps)
+    retain, _ = per_class(tiny.classifier, rows, tiny.dataset.test).over(masks)
+    row = audited["rows"]["dihyfo"]
+    assert row["retain_accuracy"]["mean"] == pytest.approx(retain.mean().item())
+    assert row["retain_accuracy"]["worst"] == pytest.approx(retain.min().item())
+    reference = [tiny.reference.retain_accuracy(int(c)).mean() for c in codes]
+    gap = 100 * (sum(reference) / len(codes) - retain.mean().item())
+    assert row["retain_gap_points"]["mean"] == pytest.approx(gap)
+    assert row["networks"] == 2
+    assert audited["rows"]["retrained"]["networks"] == 4
+    assert audited["rows"]["retrained"]["retain_gap_points"]["mean"] == pytest.approx(0, abs=1e-4)
+    assert set(audited["rows"]) == {
+        "retrained",
+        "dihyfo",
+        "logit_masking",
+        "fine_tuning",
+        "nearest_mask",
+    }
+
+
+def test_mia_finds_memorised_images(blobs: Dataset) -> None:
+    # A network that is sure of exactly the training images of class 0.
+    spec = MLP((2, 2))
+    sure = [torch.tensor([[[9.0, 0, 0], [-9.0, 0, 0]]])]
+    members = Split(torch.tensor([[1.0, 0], [0.9, 0]]), torch.tensor([0, 0]))
+    others = Split(torch.tensor([[-1.0, 0], [-0.8, 0]]), torch.tensor([0, 0]))
+    dataset = Dataset(
+        "d", "npz", ("a", "b"), members, others, others, 1.0, 0.0, 1.0, "none", "0" * 64
+    )
+    mask = torch.tensor([[False, True]])
+    assert loss_mia(spec, sure, mask, dataset) == 1.0
+    blind = [torch.zeros(1, 2, 3)]
+    assert loss_mia(spec, blind, mask, dataset) == 0.5

@@ -1,0 +1,58 @@
+import torch
+
+from models.classifiers import MLP, repeat
+from models.datasets import Dataset
+from models.fitting import Fit, fit, masked_loss
+from models.masks import retain_masks
+from models.measure import per_class, sample_losses
+
+HOW = Fit(epochs=10, batch=32, rate=2e-2)
+
+
+def test_the_loss_leaves_forgotten_samples_out() -> None:
+    logits = torch.randn(2, 6, 3)
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    masks = torch.tensor([[True, False, True], [True, True, True]])
+    losses = sample_losses(logits, y)
+    expected = losses[0, y != 1].mean() + losses[1].mean()
+    torch.testing.assert_close(masked_loss(logits, y, masks), expected)
+
+
+def test_a_batch_without_a_retained_sample_costs_nothing() -> None:
+    masks = torch.tensor([[True, False]])
+    loss = masked_loss(torch.randn(1, 3, 2), torch.ones(3, dtype=torch.long), masks)
+    assert loss.item() == 0.0
+
+
+def test_trained_together_is_trained_alone(blobs: Dataset) -> None:
+    spec = MLP((blobs.inputs, 6, blobs.classes))
+    masks = retain_masks([0, 5, 8], blobs.classes)
+    start = spec.initial(0)
+    together = fit(spec, blobs.train, masks, repeat(start, 3), HOW, seed=3)
+    for e in range(3):
+        alone = fit(spec, blobs.train, masks[e : e + 1], start, HOW, seed=3)
+        for many, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(many[e : e + 1], one, rtol=1e-3, atol=1e-3)
+
+
+def test_learns_what_is_retained_and_not_what_is_forgotten(blobs: Dataset) -> None:
+    spec = MLP((blobs.inputs, 6, blobs.classes))
+    masks = retain_masks([0, 5], blobs.classes)
+    rows = fit(spec, blobs.train, masks, repeat(spec.initial(0), 2), HOW, seed=3)
+    measured = per_class(spec, rows, blobs.test)
+    assert measured.over(masks)[0].min() > 0.9
+    assert measured.accuracy[1, [0, 2]].max() == 0
+
+
+def test_the_seed_decides_and_the_start_is_left_alone(blobs: Dataset) -> None:
+    spec = MLP((blobs.inputs, 6, blobs.classes))
+    masks, start = retain_masks([0], blobs.classes), spec.initial(0)
+    steps = []
+    one, same, other = (
+        fit(spec, blobs.train, masks, start, HOW, seed, lambda: steps.append(1))
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one[0], same[0])
+    assert not torch.equal(one[0], other[0])
+    assert torch.equal(start[0], spec.initial(0)[0])
+    assert len(steps) == 3 * HOW.steps(len(blobs.train))
