@@ -21,6 +21,7 @@ def card(name: str, config: dict[str, Any], audit: dict[str, Any]) -> str:
     """
     data, classifier, training = config["dataset"], config["classifier"], config["training"]
     reference, timing = audit["reference"], audit["timing"]
+    steps = config["sampler"]["steps"]
     layers = "-".join(str(n) for n in classifier["layers"])
     batch = next(key for key in timing if key.startswith("sample_each"))
     return f"""# {name}
@@ -32,7 +33,7 @@ that never learned the chosen classes and keeps the others. Classes: {", ".join(
   and {data["n"]["test"]:,} test samples.
 - DiHyFo: {config["dihyfo"]["parameters"]:,} parameters, trained on
   {training["networks"]:,} networks ({training["masks"]:,} masks x {training["zoo_seeds"]}
-  data-order seeds), sampled in {config["sampler"]["steps"]} step{"s" if config["sampler"]["steps"] > 1 else ""}.
+  data-order seeds), sampled in {steps} step{"s" if steps > 1 else ""}.
 - Building it from nothing took {training["seconds"]["total"] / 60:.1f} minutes
   ({timing["machine"]}).
 

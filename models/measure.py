@@ -32,9 +32,11 @@ class PerClass:
         Args:
             classes: (E, K) bool, a selection for each weight set; an empty one gives NaN.
         """
-        weight = classes * self.n  # (E, K)
-        weight = weight / weight.sum(1, keepdim=True)
-        return (weight * self.accuracy).sum(1), (weight * self.loss).sum(1)
+        n = (classes * self.n).sum(1)  # (E,)
+        # Whole counts again, so that all right is exactly 1 and none exactly 0.
+        right = (self.accuracy * self.n).round()  # (E, K)
+        lost = self.loss * self.n  # (E, K)
+        return (classes * right).sum(1) / n, (classes * lost).sum(1) / n
 
 
 @torch.inference_mode()

@@ -104,6 +104,7 @@ def _divergence(zoo: Zoo, model: DiHyFo, guess: Rows, true: Rows, x: Tensor) -> 
         target = zoo.classifier.forward_many(true, x).log_softmax(2)  # (B, I, K)
     ours = zoo.classifier.forward_many(model.restore(guess), x).log_softmax(2)  # (B, I, K)
     import os
+
     out = 0.5 * ((target.exp() - ours.exp()) * (target - ours)).sum(2).mean()
     return out + float(os.environ.get("MODE", "0.01")) * (target - ours).square().mean()
 

@@ -1,6 +1,5 @@
 """Real parts for the tests: a Valkey server, SQLite and PostgreSQL, a small generator."""
 
-import glob
 import os
 import shutil
 import subprocess
@@ -113,7 +112,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server of our own, on a Unix socket."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [
+    found = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin"))) or [
         str(Path(p).parent) for p in [shutil.which("initdb")] if p
     ]
     if not found:
@@ -183,5 +182,3 @@ def sqlite_ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened.migrate()
     yield opened
     opened.close()
-
-

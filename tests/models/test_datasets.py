@@ -48,9 +48,10 @@ def test_digits_splits_are_disjoint_and_whole() -> None:
 
 def write_idx(folder: Path, name: str, array: np.ndarray, zipped: bool) -> None:
     content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-    opened = gzip.open(folder / f"{name}.gz", "wb") if zipped else (folder / name).open("wb")
-    with opened as file:
-        file.write(content)
+    if zipped:
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    else:
+        (folder / name).write_bytes(content)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -37,6 +37,4 @@ def test_retain_accuracy_counts_retained_samples(tiny: Generator) -> None:
     np.testing.assert_allclose(tiny.reference.retain_accuracy(5), expected, rtol=1e-5)
     original, _ = tiny.reference.of(0)
     expected = (original[:, 1] * n[1] + original[:, 3] * n[3]) / (n[1] + n[3])
-    np.testing.assert_allclose(
-        tiny.reference.retain_accuracy(5, of_code=0), expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(tiny.reference.retain_accuracy(5, of_code=0), expected, rtol=1e-5)

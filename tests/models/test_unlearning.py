@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.generator import Generator
-from models.measure import per_class
 from models.unlearning import Candidate, ForgetRequest, Gate, _choose, unlearn
 
 

@@ -1,0 +1,67 @@
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+import uvicorn
+
+from app.main import create_app
+from app.services import Services
+from core.ledger import jobs, workers
+from core.settings import Settings
+
+
+class Client(httpx.Client):
+    """Speaks HTTP over a real socket, and knows what the app works with."""
+
+    services: Services
+
+
+@contextmanager
+def serve(settings: Settings) -> Iterator[Client]:
+    """Run the app under uvicorn on a free port."""
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        with Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
+            client.services = app.state.services
+            yield client
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def app_settings(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, valkey_url: str
+) -> Settings:
+    return Settings(
+        home=tmp_path_factory.mktemp("home"),
+        redis_url=valkey_url,
+        generators=str(tiny_folder),
+        default_generator="tiny",
+        reconcile_seconds=3_600,  # no bell but the request's own
+    )
+
+
+@pytest.fixture(scope="session")
+def served(app_settings: Settings) -> Iterator[Client]:
+    with serve(app_settings) as client:
+        yield client
+
+
+@pytest.fixture
+def client(served: Client, redis_client: redis.Redis) -> Client:
+    """The running app with an empty ledger and an empty queue."""
+    with served.services.ledger._write() as connection:
+        for table in (jobs, workers):
+            connection.execute(table.delete())
+    return served

@@ -1,0 +1,314 @@
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load
+
+from core.ledger import Job, LiveWorker, Outcome
+from core.states import Status
+from tests.app.conftest import Client
+
+
+def post(client: Client, **body: Any) -> dict[str, Any]:
+    answer = client.post("/unlearn", json={"forget": [1]} | body)
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def finish(client: Client, job_id: str, content: bytes = b"weights") -> Job:
+    use = client.services
+    (held,) = use.ledger.claim(job_id, "w", 1, 60)
+    weights, report = use.store.put(content), use.store.put(b'{"a": 1}')
+    artifacts = {"weights": weights.as_dict(), "report": report.as_dict()}
+    assert use.ledger.finish(held, Outcome(Status.SUCCEEDED, {"retain": 1}, artifacts))
+    return held
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert document["type"].startswith("urn:hyperforget:problem:")
+    return document
+
+
+def test_a_request_becomes_a_queued_job(client: Client) -> None:
+    answer = client.post("/unlearn", json={"forget": [3, "1"], "external_id": "T-1"})
+    job = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/jobs/{job['id']}" == job["links"]["self"]
+    assert job["status"] == "queued"
+    assert job["forget"] == [1, 3]
+    assert job["generator"] == "tiny"
+    assert job["external_id"] == "T-1"
+    assert job["request"]["candidates"] == 8
+    assert job["queue_position"] == 0
+    assert job["metrics"] is job["error"] is job["started_at"] is None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", job["created_at"])
+    assert client.get(answer.headers["Location"]).json() == job
+    assert client.services.bell.queue.get_job_ids() == [f"{job['id']}-0"]
+
+
+def test_a_missing_seed_is_drawn_and_recorded(client: Client) -> None:
+    seeds = {post(client)["request"]["seed"] for _ in range(5)}
+    assert len(seeds) == 5
+    assert post(client, seed=7)["request"]["seed"] == 7
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"forget": [4]}, "forget.0"),
+    ({"forget": [0, -1]}, "forget.1"),
+    ({"forget": ["nine"]}, "forget.0"),
+    ({"forget": [0, 1, 2, 3]}, "forget"),
+    ({"forget": []}, "forget"),
+    ({"forget": [1, 1]}, "forget.1"),
+    ({"forget": [1, "1"]}, "forget.1"),
+    ({"forget": [True]}, "forget.0"),
+    ({"forget": [1.0]}, "forget.0"),
+    ({"forget": [None]}, "forget.0"),
+    ({"forget": 3}, "forget"),
+    ({"forget": "3"}, "forget"),
+    ({"forget": [10**400]}, "forget.0"),
+    ({"forget": [1], "generator": "gpt"}, "generator"),
+    ({"forget": [1], "generator": "../tiny"}, "generator"),
+    ({"forget": [1], "generator": 3}, "generator"),
+    ({"forget": [1], "colour": "red"}, "colour"),
+    ({"forget": [1], "candidates": 0}, "candidates"),
+    ({"forget": [1], "candidates": 65}, "candidates"),
+    ({"forget": [1], "candidates": "8"}, "candidates"),
+    ({"forget": [1], "seed": -1}, "seed"),
+    ({"forget": [1], "seed": 2**53}, "seed"),
+    ({"forget": [1], "prompt": {"retain_loss": 0.2}}, "prompt"),
+    ({"forget": [1], "require": {"max_forget_accuracy": 1.5}}, "require.max_forget_accuracy"),
+    ({"forget": [1], "require": {"min_accuracy": 0.5}}, "require.min_accuracy"),
+    ({"forget": [1], "external_id": ""}, "external_id"),
+    ({"forget": [1], "external_id": "a\x00b"}, "external_id"),
+    ({"forget": [1], "external_id": "x" * 201}, "external_id"),
+    ({"forget": [1], "callback_url": "http://127.0.0.1/"}, "callback_url"),
+    ({}, "forget"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), BAD)
+def test_bad_input_names_the_field_and_leaves_no_job(
+    client: Client, body: dict[str, Any], field: str
+) -> None:
+    content = json.dumps(body)
+    answer = client.post("/unlearn", content=content, headers={"Content-Type": "application/json"})
+    document = problem(answer, 422)
+    assert [error["field"] for error in document["errors"]] == [field]
+    assert field in document["detail"]
+    assert client.services.ledger.page(1) == []
+    assert client.services.bell.depth() == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"",
+        b"[1]",
+        b'"x"',
+        b"\xff\xfe",
+        b"null",
+        b"[" * 50_000,
+        b'{"forget": [1]}}',
+        b"1" * 9000,
+    ],
+)
+def test_a_broken_body(client: Client, content: bytes) -> None:
+    answer = client.post("/unlearn", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    document = problem(answer, answer.status_code)
+    assert document["errors"][0]["field"] == "body"
+    assert client.services.ledger.page(1) == []
+
+
+def test_a_lone_surrogate(client: Client) -> None:
+    body = b'{"forget": [1], "external_id": "\\ud800", "\\udfff": 1}'
+    answer = client.post("/unlearn", content=body, headers={"Content-Type": "application/json"})
+    problem(answer, 422)
+
+
+@given(
+    body=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=5)
+            | st.dictionaries(
+                st.sampled_from(["forget", "generator", "candidates", "seed", "require"]), inner
+            )
+        ),
+        max_leaves=12,
+    )
+)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_json_is_accepted_or_explained(client: Client, body: Any) -> None:
+    content = json.dumps(body)
+    answer = client.post("/unlearn", content=content, headers={"Content-Type": "application/json"})
+    if answer.status_code != 202:
+        assert problem(answer, answer.status_code)["errors"]
+        assert 400 <= answer.status_code < 500
+
+
+def test_a_dead_redis_loses_no_job(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    import redis
+
+    use = client.services
+
+    def dead(*args: Any) -> None:
+        raise redis.exceptions.ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(use.bell, "ring", dead)
+        job = post(client)
+    assert use.ledger.waiting() == [(job["id"], 0)]
+
+
+def test_a_generator_no_worker_serves_is_refused(client: Client) -> None:
+    ledger = client.services.ledger
+    ledger.heartbeat(LiveWorker("w", 0, 0, {"tiny": "no data here"}), (), 60)
+    answer = client.post("/unlearn", json={"forget": [1]})
+    document = problem(answer, 503)
+    assert "no data here" in document["detail"]
+    assert "Retry-After" in answer.headers
+    ledger.heartbeat(LiveWorker("w2", 0, 0, {"tiny": None}), (), 60)
+    post(client)
+
+
+def test_queue_positions(client: Client) -> None:
+    jobs = [post(client) for _ in range(3)]
+    assert [j["queue_position"] for j in client.get("/jobs").json()["items"]] == [2, 1, 0]
+    client.services.ledger.claim(jobs[0]["id"], "w", 1, 60)
+    assert client.get(jobs[2]["links"]["self"]).json()["queue_position"] == 1
+
+
+def test_paging_visits_every_job_once(client: Client) -> None:
+    ids = [post(client)["id"] for _ in range(7)]
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 3} | ({"cursor": cursor} if cursor else {})
+        page = client.get("/jobs", params=params).json()
+        seen += [job["id"] for job in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+        post(client)  # newer jobs don't disturb an older page
+    assert seen == ids[::-1]
+
+
+def test_filters(client: Client) -> None:
+    a, b = post(client, external_id="A"), post(client, external_id="B")
+    client.post(b["links"]["cancel"])
+    for query, expected in (
+        ({"status": "queued"}, [a["id"]]),
+        ({"status": "canceled"}, [b["id"]]),
+        ({"external_id": "A"}, [a["id"]]),
+        ({"generator": "tiny"}, [b["id"], a["id"]]),
+        ({"generator": "other"}, []),
+    ):
+        items = client.get("/jobs", params=query).json()["items"]
+        assert [job["id"] for job in items] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"status": "lost"}, "status"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 201}, "limit"),
+        ({"limit": "many"}, "limit"),
+        ({"cursor": "x"}, "cursor"),
+        ({"cursor": "YmVmb3JlOi01"}, "cursor"),
+        ({"cursor": "é"}, "cursor"),
+        ({"external_id": "a\x00"}, "external_id"),
+        ({"generator": "\n"}, "generator"),
+    ],
+)
+def test_bad_queries(client: Client, query: dict[str, Any], field: str) -> None:
+    document = problem(client.get("/jobs", params=query), 422)
+    assert [error["field"] for error in document["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    "job_id", ["nope", "1" * 36, "00000000-0000-0000-0000-000000000000", "%00", "..%2f..%2fetc"]
+)
+def test_a_foreign_id_is_404(client: Client, job_id: str) -> None:
+    for suffix in ("", "/weights", "/report"):
+        problem(client.get(f"/jobs/{job_id}{suffix}"), 404)
+    problem(client.post(f"/jobs/{job_id}/cancel"), 404)
+
+
+def test_cancel(client: Client) -> None:
+    job = post(client)
+    canceled = client.post(job["links"]["cancel"])
+    assert canceled.status_code == 200
+    assert canceled.json()["status"] == "canceled"
+    assert canceled.json()["links"]["cancel"] is None
+    problem(client.post(job["links"]["cancel"]), 409)
+
+
+def test_a_running_job_can_be_canceled(client: Client) -> None:
+    job = post(client)
+    (held,) = client.services.ledger.claim(job["id"], "w", 1, 60)
+    assert client.post(job["links"]["cancel"]).json()["status"] == "canceled"
+    assert not client.services.ledger.finish(held, Outcome(Status.SUCCEEDED))
+
+
+def test_downloads(client: Client) -> None:
+    job = post(client, forget=[2, 0])
+    problem(client.get(f"/jobs/{job['id']}/weights"), 409)
+    finish(client, job["id"])
+    links = client.get(job["links"]["self"]).json()["links"]
+    answer = client.get(links["weights"])
+    sha256 = hashlib.sha256(b"weights").digest()
+    assert answer.content == b"weights"
+    assert answer.headers["etag"] == f'"{sha256.hex()}"'
+    assert answer.headers["repr-digest"] == f"sha-256=:{base64.b64encode(sha256).decode()}:"
+    assert "tiny-without-0-2.safetensors" in answer.headers["content-disposition"]
+    assert client.get(links["report"]).json() == {"a": 1}
+
+
+def test_a_known_etag_is_not_sent_again(client: Client) -> None:
+    job = post(client)
+    finish(client, job["id"])
+    where = f"/jobs/{job['id']}/weights"
+    etag = client.get(where).headers["etag"]
+    for tag in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        again = client.get(where, headers={"If-None-Match": tag})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert client.get(where, headers={"If-None-Match": '"x"'}).status_code == 200
+    part = client.get(where, headers={"Range": "bytes=2-4"})
+    assert (part.status_code, part.content) == (206, b"igh")
+
+
+def test_lost_bytes_are_said_to_be_lost(client: Client) -> None:
+    job = post(client)
+    finish(client, job["id"])
+    use = client.services
+    after = use.ledger.get(job["id"])
+    assert after is not None
+    assert after.artifacts is not None
+    use.store.path(after.artifacts["weights"]["sha256"]).unlink()
+    problem(client.get(f"/jobs/{job['id']}/weights"), 410)
+
+
+def test_real_weights_load_in_numpy(client: Client, tiny: Any) -> None:
+    from safetensors.torch import save
+
+    from models.unlearning import ForgetRequest, unlearn
+
+    (answer,) = unlearn(tiny, [ForgetRequest((1,), 1, 1)])
+    job = post(client)
+    finish(client, job["id"], save(answer.weights))
+    weights = load(client.get(f"/jobs/{job['id']}/weights").content)
+    assert weights["fc1.weight"].shape == (6, 7)

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+from tests.app.conftest import Client
+
+
+def test_the_front_end_never_imports_torch() -> None:
+    heavy = ("torch", "numpy", "sklearn", "models", "worker")
+    code = f"import sys, app.main; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
+    document = client.get("/openapi.json").json()
+    calls = {
+        f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item
+    }
+    assert calls == {
+        "POST /unlearn",
+        "GET /jobs",
+        "GET /jobs/{job_id}",
+        "POST /jobs/{job_id}/cancel",
+        "GET /jobs/{job_id}/weights",
+        "GET /jobs/{job_id}/report",
+        "GET /generators",
+        "GET /generators/{generator_id}",
+        "GET /healthz",
+        "GET /readyz",
+    }
+    assert "application/problem+json" in str(document["paths"]["/unlearn"]["post"]["responses"])
+
+
+def test_the_root_leads_to_the_documentation(client: Client) -> None:
+    assert client.get("/", follow_redirects=False).headers["location"] == "/docs"

@@ -1,0 +1,184 @@
+import json
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from core.artifacts import ArtifactStore
+from core.ledger import Job, Ledger
+from core.queue import Bell
+from core.states import Status
+from models.generator import Generator
+from worker import runner as runners
+from worker.runner import Runner
+
+
+def post(ledger: Ledger, forget: list[int], **request: Any) -> Job:
+    values = {"candidates": 2, "seed": 1, "require": None} | request
+    return ledger.record("tiny", forget, values, "ticket-9")
+
+
+def done(ledger: Ledger, job: Job) -> Job:
+    after = ledger.get(job.id)
+    assert after is not None
+    return after
+
+
+def test_a_job_becomes_weights_and_a_report(
+    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore, tiny: Generator
+) -> None:
+    job = post(sqlite_ledger, [1, 2])
+    runner.answer(job.id)
+    after = done(sqlite_ledger, job)
+    assert after.status is Status.SUCCEEDED
+    assert after.metrics is not None
+    assert after.artifacts is not None
+    weights = load(store.path(after.artifacts["weights"]["sha256"]).read_bytes())
+    module = tiny.classifier.module()
+    module.load_state_dict(weights)
+    test = tiny.dataset.test
+    retained = (test.y == 0) | (test.y == 3)
+    right = (module(test.x).argmax(1) == test.y)[retained].double().mean().item()
+    assert after.metrics["retain"]["accuracy"] == pytest.approx(right)
+    report = json.loads(store.path(after.artifacts["report"]["sha256"]).read_bytes())
+    assert report["metrics"] == after.metrics
+    assert report["weights"] == after.artifacts["weights"]
+    assert report["job"] == job.id
+    assert report["external_id"] == "ticket-9"
+    assert len(report["candidates"]) == 2
+    assert "still encodes the forgotten classes" in report["not_proven"]
+    assert set(after.metrics["timing_ms"]) == {"queued", "sampling", "evaluating", "storing"}
+
+
+def test_says_whether_the_forget_set_was_held_out(
+    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore
+) -> None:
+    for forget, expected in (([2], True), ([0], False)):
+        job = post(sqlite_ledger, forget)
+        runner.answer(job.id)
+        artifacts = done(sqlite_ledger, job).artifacts
+        assert artifacts is not None
+        report = json.loads(store.path(artifacts["report"]["sha256"]).read_bytes())
+        assert report["generator"]["held_out"] is expected
+
+
+def test_one_ring_answers_a_group_and_hushes_its_other_rings(
+    runner: Runner, sqlite_ledger: Ledger, bell: Bell
+) -> None:
+    jobs = [post(sqlite_ledger, [c % 4]) for c in range(6)]
+    bell.ring([(job.id, 0) for job in jobs])
+    bell.queue.remove(f"{jobs[0].id}-0")  # RQ popped this one
+    runner.answer(jobs[0].id)
+    statuses = [done(sqlite_ledger, job).status for job in jobs]
+    assert statuses == [Status.SUCCEEDED] * 4 + [Status.QUEUED] * 2
+    assert bell.queue.get_job_ids() == [f"{job.id}-0" for job in jobs[4:]]
+
+
+def test_a_doubled_ring_changes_nothing(runner: Runner, sqlite_ledger: Ledger) -> None:
+    job = post(sqlite_ledger, [1])
+    runner.answer(job.id)
+    first = done(sqlite_ledger, job)
+    runner.answer(job.id)
+    runner.answer("11111111-1111-1111-1111-111111111111")
+    assert done(sqlite_ledger, job) == first
+
+
+def test_another_generators_job_is_left_to_others(runner: Runner, sqlite_ledger: Ledger) -> None:
+    job = sqlite_ledger.record("huge", [1], {"candidates": 1, "seed": 1, "require": None})
+    runner.answer(job.id)
+    assert done(sqlite_ledger, job) == job
+
+
+def test_a_gate_that_none_passes_fails_the_job_with_evidence(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard = {"max_forget_accuracy": 0.0, "min_retain_accuracy": 1.0}
+    easy = {"max_forget_accuracy": 1.0, "min_retain_accuracy": 0.0}
+    # All classes but one forgotten, and a DiHyFo that answers nonsense.
+    model = runner._generators["tiny"][0].model
+    monkeypatch.setattr(model.norm, "forward", torch.zeros_like)
+    failing, passing = (
+        post(sqlite_ledger, [1], require=hard),
+        post(sqlite_ledger, [1], require=easy),
+    )
+    runner.answer(failing.id)
+    failed, passed = done(sqlite_ledger, failing), done(sqlite_ledger, passing)
+    assert failed.status is Status.FAILED
+    assert failed.artifacts is None
+    assert failed.error is not None
+    assert failed.error["type"].endswith("not-accepted")
+    assert [c["accepted"] for c in failed.error["candidates"]] == [False, False]
+    assert passed.status is Status.SUCCEEDED
+
+
+def test_a_canceled_job_stays_canceled(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = post(sqlite_ledger, [1]), post(sqlite_ledger, [2])
+    real = runners.unlearn
+
+    def cancel_meanwhile(*args: Any) -> Any:
+        sqlite_ledger.cancel(job.id)
+        return real(*args)
+
+    monkeypatch.setattr(runners, "unlearn", cancel_meanwhile)
+    runner.answer(job.id)
+    assert done(sqlite_ledger, job).status is Status.CANCELED
+    assert done(sqlite_ledger, other).status is Status.SUCCEEDED
+
+
+def test_one_bad_request_does_not_take_its_neighbours_down(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad, also_good = (post(sqlite_ledger, [c], seed=c) for c in (0, 1, 2))
+    real = runners.unlearn
+
+    def poisoned(generator: Any, requests: Any, *args: Any) -> Any:
+        if any(request.seed == 1 for request in requests):
+            raise RuntimeError("poison")
+        return real(generator, requests, *args)
+
+    monkeypatch.setattr(runners, "unlearn", poisoned)
+    runner.answer(good.id)
+    statuses = [done(sqlite_ledger, job).status for job in (good, bad, also_good)]
+    assert statuses == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]
+    error = done(sqlite_ledger, bad).error
+    assert error is not None
+    assert "poison" not in json.dumps(error)
+
+
+def test_a_full_disk_gives_the_group_back(
+    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = post(sqlite_ledger, [1])
+
+    def full(content: bytes) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", full)
+        with pytest.raises(OSError, match="no space"):
+            runner.answer(job.id)
+    assert sqlite_ledger.waiting() == [(job.id, 1)]
+    assert runner.held == ()
+    runner.answer(job.id)
+    assert done(sqlite_ledger, job).status is Status.SUCCEEDED
+
+
+def test_progress_is_seen_while_it_runs(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = post(sqlite_ledger, [1])
+    seen: list[tuple[str | None, float]] = []
+    real = sqlite_ledger.advance
+
+    def watched(*args: Any) -> None:
+        real(*args)
+        now = done(sqlite_ledger, job)
+        seen.append((now.stage, now.fraction))
+
+    monkeypatch.setattr(sqlite_ledger, "advance", watched)
+    runner.answer(job.id)
+    assert [stage for stage, _ in seen] == ["sampling", "choosing", "measuring"]
+    assert all(0 < fraction < 1 for _, fraction in seen)
