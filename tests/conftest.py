@@ -34,7 +34,7 @@ TINY = Recipe(
     zoo_seeds=3,
     reference_seeds=2,
     architecture=Architecture(width=32, blocks=2, heads=2, dropout=0.0),
-    schedule=Schedule(steps=250, batch=32, images=32, warmup=20),
+    schedule=Schedule(steps=300, batch=32, images=32, warmup=20, noise_one=0.3),
 )
 
 

@@ -1,0 +1,71 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from core import embedded
+from core.settings import Settings
+from core.stack import Stack, StackError
+
+
+def settings(tmp_path: Path, tiny_folder: Path, port: int = 0) -> Settings:
+    return Settings(home=tmp_path, port=port, generators=str(tiny_folder), default_generator="tiny")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().split()[2]
+    except FileNotFoundError:
+        return False
+
+
+def test_everything_it_started_ends(tmp_path: Path, tiny_folder: Path) -> None:
+    with Stack(settings(tmp_path, tiny_folder), workers=2) as stack:
+        assert httpx.get(f"{stack.url}/readyz").json()["ready"]
+        pids = [stack.pid(name) for name in ("api", "worker-0", "worker-1")]
+        url = stack.url
+        with pytest.raises(StackError, match="in use by another service"):
+            Stack(settings(tmp_path, tiny_folder)).start()
+    assert not any(alive(pid) for pid in pids)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/healthz")
+    with pytest.raises(redis.exceptions.ConnectionError):
+        redis.Redis.from_url(embedded.url(tmp_path)).ping()
+
+
+def test_a_taken_port_is_named(tmp_path: Path, tiny_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StackError, match=f"127.0.0.1:{port}"):
+            Stack(settings(tmp_path, tiny_folder, port)).start()
+
+
+def test_children_end_with_a_killed_parent(tmp_path: Path, tiny_folder: Path) -> None:
+    environment = os.environ | {
+        "HYPERFORGET_HOME": str(tmp_path),
+        "HYPERFORGET_GENERATORS": str(tiny_folder),
+    }
+    command = [sys.executable, "-m", "hyperforget", "serve", "--port", "0"]
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    children = [
+        int(pid)
+        for pid in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    ]
+    assert len(children) == 3
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while sum(map(alive, children)) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # Valkey alone is left; the next start takes it over.
+    assert sum(map(alive, children)) == 1
+    embedded.stop_left_behind(tmp_path)
