@@ -79,7 +79,8 @@ def worker(parent: Parent = None) -> None:
     """Run one worker process; Redis and database come from the settings."""
     from worker.main import main as work
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("hyperforget").setLevel(logging.INFO)
     settings = _settings()
     _end_with(parent)
     work(settings)
@@ -91,17 +92,17 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for weights and report")] = Path("demo"),
 ) -> None:
     """Start the service, forget two digits through its API, show what came of it, stop."""
-    labels = [int(label) for label in forget.split(",")]
+    labels = _labels(forget)
     with tempfile.TemporaryDirectory(prefix="hyperforget-demo-") as home:
         settings = _settings(
             home=home, port=0, database_url="", redis_url="", artifacts_url="", host="127.0.0.1"
         )
         try:
             with console.status("starting API, worker and embedded Valkey"):
-                stack = Stack(settings)
+                stack = Stack(settings, log=settings.home / "service.log")
                 stack.start()
         except StackError as error:
-            _fail(str(error))
+            _fail(f"{error}\n{(settings.home / 'service.log').read_text()}")
         try:
             console.print(f"service is up at {stack.url}")
             with httpx.Client(base_url=stack.url, timeout=30) as client:
@@ -127,6 +128,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="the new folder; default: generators/NAME in home")
     ] = None,
+    zoo_seeds: Annotated[
+        int | None, typer.Option(min=2, help="data orders in the zoo; more generalise better")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps of DiHyFo")] = None,
 ) -> None:
     """Build a generator from nothing: zoo, DiHyFo, audit, card. A second run resumes."""
     # Imported here: torch takes seconds that the other commands need not pay.
@@ -153,6 +158,7 @@ def train(
                 _fail(f"{name} is no preset ({', '.join(builder.PRESETS)}); pass --data my.npz")
             own, dataset = data, datasets.load("npz", data)
             recipe = builder.own_recipe(dataset, classifier or "mlp:16")
+        recipe = builder.adjusted(recipe, zoo_seeds, steps)
         with _bars() as bar:
             builder.build(name, dataset, recipe, target, settings.home / "build" / name, own, bar)
     except (datasets.DataError, ValueError) as error:
@@ -179,6 +185,13 @@ def _settings(**given: Any) -> Settings:
 def _fail(message: str) -> NoReturn:
     Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def _labels(text: str) -> list[int]:
+    try:
+        return [int(label) for label in text.split(",")]
+    except ValueError:
+        _fail(f"--forget {text}: write labels joined by commas, such as 3,7")
 
 
 def _stop_on_signals() -> threading.Event:
@@ -270,12 +283,14 @@ def _show(job: dict[str, Any], milliseconds: float) -> None:
     console.print(
         f"retain accuracy {metrics['retain']['accuracy']:.4f}, retrained "
         f"{retrained['retain_accuracy']:.4f} (mean of {retrained['n']} seeds); "
-        f"forget accuracy {metrics['forget']['accuracy']:.4f}"
+        f"forget accuracy {metrics['forget']['accuracy']:.4f}",
+        soft_wrap=True,
     )
     retraining = _time_retraining(job["generator"], job["forget"])
     console.print(
         f"from request to weights on disk here: {milliseconds:.0f} ms; "
-        f"retraining one network on this machine: {retraining:.0f} ms"
+        f"retraining one network on this machine: {retraining:.0f} ms",
+        soft_wrap=True,
     )
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -35,10 +37,12 @@ class Stack:
     Args:
         settings: a port of 0 takes a free one, see `url`.
         workers: how many worker processes.
+        log: where the processes' messages go; default: standard error.
     """
 
-    def __init__(self, settings: Settings, workers: int = 1) -> None:
+    def __init__(self, settings: Settings, workers: int = 1, log: Path | None = None) -> None:
         self.settings = settings
+        self._log = log
         self._names = ["api", *(f"worker-{i}" for i in range(workers))]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
@@ -137,12 +141,15 @@ class Stack:
         if name == "api":
             handed = (self._socket.fileno(),)
             command += ["--fd", str(handed[0])]
-        self._processes[name] = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())],
-            env=os.environ | _environment(self.settings),
-            pass_fds=handed,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which stops in order
-        )
+        with ExitStack() as opened:
+            log = opened.enter_context(self._log.open("ab")) if self._log else None
+            self._processes[name] = subprocess.Popen(
+                [*command, "--parent", str(os.getpid())],
+                env=os.environ | _environment(self.settings),
+                pass_fds=handed,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which stops in order
+            )
         self._started[name] = time.monotonic()
 
     def _wait_ready(self, deadline: float) -> None:
@@ -156,8 +163,11 @@ class Stack:
                 if answer.status_code == 200:
                     return
                 said = answer.text
+                workers = answer.json()["workers"]
             except httpx.TransportError as error:
-                said = repr(error)
+                said, workers = repr(error), {}
+            if workers and not any(workers.values()):
+                raise StackError("no generator can be served; the worker says why above")
             time.sleep(0.05)
         raise StackError(f"the service is not ready in time; it says: {said}")
 

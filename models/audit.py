@@ -67,7 +67,9 @@ def audit(material: Material, bar: Bar = silent) -> dict[str, Any]:
     contenders: dict[str, Callable[[], list[Rows]]] = {
         "retrained": lambda: [m.retrained.rows(s, where) for s in seeds],
         "dihyfo": lambda: [sample(m.model, masks, first, m.steps)],
-        "logit_masking": lambda: [baselines.mask_logits(original, masks)],
+        "logit_masking": lambda: [
+            baselines.mask_logits(m.classifier, original, m.dataset.train, masks)
+        ],
         "fine_tuning": lambda: [
             baselines.fine_tune(
                 m.classifier, original, m.dataset.train, masks, m.how, REFERENCE_SEED

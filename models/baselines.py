@@ -9,8 +9,6 @@ from models.fitting import Fit, fit
 from models.measure import sample_losses
 from models.zoo import INITIAL_SEED, Zoo
 
-MASKED_BIAS = -10.0  # about the logit that a retrained network gives a class it never saw
-
 
 def retrain(classifier: Classifier, train: Split, masks: Tensor, how: Fit, seed: int) -> Rows:
     """Train from scratch on the retained classes, one network for each mask (E, K)."""
@@ -18,17 +16,21 @@ def retrain(classifier: Classifier, train: Split, masks: Tensor, how: Fit, seed:
     return fit(classifier, train, masks, start, how, seed)
 
 
-def mask_logits(original: Rows, masks: Tensor) -> Rows:
+def mask_logits(classifier: Classifier, original: Rows, train: Split, masks: Tensor) -> Rows:
     """Switch off the output units of the forgotten classes: free, and forgets nothing.
+
+    Their incoming weights become 0 and their bias just low enough to lose against the
+    retained classes on every training image.
 
     Args:
         original: one weight set (E = 1) that knows all classes.
         masks: (E, K) bool, true = retained.
     """
+    logits = classifier.forward_many(original, train.x)[0]  # (N, K)
     rows = repeat(original, len(masks))
-    output = rows[-1]  # (E, K, fan_in + 1)
-    output[~masks] = 0.0
-    output[..., -1][~masks] = MASKED_BIAS
+    for output, mask in zip(rows[-1], masks, strict=True):  # (K, fan_in + 1), (K,)
+        output[~mask] = 0.0
+        output[~mask, -1] = logits[:, mask].amax(1).min() - 1
     return rows
 
 

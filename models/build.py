@@ -59,6 +59,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             classifier="mlp:16",
             fit=Fit(epochs=60, batch=64, rate=5e-3),
             architecture=Architecture(width=128, blocks=4, heads=4),
+            schedule=Schedule(steps=1_600),
         ),
     ),
     "mnist-mlp": (
@@ -74,6 +75,13 @@ def own_recipe(dataset: Dataset, classifier: str) -> Recipe:
     steps_an_epoch = ceil(len(dataset.train) / base.fit.batch)
     epochs = min(100, max(3, ceil(_OWN_STEPS / steps_an_epoch)))
     return replace(base, classifier=classifier, fit=replace(base.fit, epochs=epochs))
+
+
+def adjusted(recipe: Recipe, zoo_seeds: int | None, steps: int | None) -> Recipe:
+    """Return a recipe with another size of zoo or length of DiHyFo's training, where given."""
+    if steps is not None:
+        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps))
+    return recipe if zoo_seeds is None else replace(recipe, zoo_seeds=zoo_seeds)
 
 
 def build(
@@ -92,26 +100,26 @@ def build(
         work: zoo files and the unfinished folder; a second run resumes from them.
         own_data: the .npz to keep with the generator, when the data set is one's own.
     """
-    seconds: dict[str, float] = {}
     classifier = classifiers.parse(recipe.classifier, dataset.inputs, dataset.classes)
     k = dataset.classes
     held_out = held_out_codes(k)
     folder = work / target.name
     folder.mkdir(parents=True, exist_ok=True)
+    seconds = _Seconds(work / "seconds.json", recipe, dataset)
 
-    with _clock(seconds, "zoo"):
+    with seconds.of("zoo"):
         codes, seeds = training_codes(k), range(recipe.zoo_seeds)
         zoo = grow(work / "zoo.safetensors", classifier, dataset, codes, seeds, recipe.fit, bar)
-    with _clock(seconds, "reference"):
+    with seconds.of("reference"):
         codes = np.concatenate([[0], proper_codes(k)])
         seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
         path = work / "reference.safetensors"
         retrained = grow(path, classifier, dataset, codes, seeds, recipe.fit, bar)
         reference = measure_reference(retrained, dataset)
         reference.save(folder / generator.REFERENCE)
-    with _clock(seconds, "dihyfo"):
+    with seconds.of("dihyfo"):
         model = _trained(folder, zoo, dataset, recipe, bar)
-    with _clock(seconds, "audit"):
+    with seconds.of("audit"):
         material = Material(
             classifier,
             dataset,
@@ -124,7 +132,6 @@ def build(
             recipe.fit,
         )
         audited = audit(material, bar)
-    seconds["total"] = sum(seconds.values())
     config = generator.write_config(
         folder,
         dataset,
@@ -136,7 +143,7 @@ def build(
             "masks": len(zoo.codes),
             "zoo_seeds": len(zoo.seeds),
             "networks": len(zoo.codes) * len(zoo.seeds),
-            "seconds": seconds,
+            "seconds": seconds.spent | {"total": round(sum(seconds.spent.values()), 1)},
         },
     )
     (folder / "audit.json").write_text(json.dumps(audited, indent=1, allow_nan=False) + "\n")
@@ -176,8 +183,25 @@ def _publish(folder: Path, target: Path) -> None:
     fresh.replace(target)
 
 
-@contextmanager
-def _clock(seconds: dict[str, float], part: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    seconds[part] = round(time.monotonic() - began, 1)
+class _Seconds:
+    """The time each part took, added up over the runs of one build that was resumed."""
+
+    def __init__(self, path: Path, recipe: Recipe, dataset: Dataset) -> None:
+        self._path = path
+        self._build = json.dumps([dataset.digest, asdict(recipe)], sort_keys=True)
+        self.spent: dict[str, float] = {}
+        if path.exists():
+            stored = json.loads(path.read_text())
+            if stored["build"] == self._build:
+                self.spent = stored["spent"]
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Clock a part, and keep its time even if it is stopped."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            took = time.monotonic() - began
+            self.spent[part] = round(self.spent.get(part, 0.0) + took, 1)
+            self._path.write_text(json.dumps({"build": self._build, "spent": self.spent}))

@@ -27,15 +27,17 @@ def card(name: str, config: dict[str, Any], audit: dict[str, Any]) -> str:
     return f"""# {name}
 
 Draws the weights of an MLP {layers} ({classifier["parameters"]:,} weights) for **{data["name"]}**
-that never learned the chosen classes and keeps the others. Classes: {", ".join(config["classes"])}.
+that never learned the chosen classes and keeps the others.
 
-- Data: {data["splits"]}. {data["n"]["train"]:,} training, {data["n"]["validation"]:,} validation
-  and {data["n"]["test"]:,} test samples.
-- DiHyFo: {config["dihyfo"]["parameters"]:,} parameters, trained on
-  {training["networks"]:,} networks ({training["masks"]:,} masks x {training["zoo_seeds"]}
-  data-order seeds), sampled in {steps} step{"s" if steps > 1 else ""}.
+- Classes: {", ".join(config["classes"])}.
+- Data: {data["splits"]}.
+- Samples: {data["n"]["train"]:,} training, {data["n"]["validation"]:,} validation,
+  {data["n"]["test"]:,} test.
+- DiHyFo: {config["dihyfo"]["parameters"]:,} parameters, sampled in {steps}
+  step{"s" if steps > 1 else ""}. It learned from {training["networks"]:,} networks:
+  {training["masks"]:,} masks x {training["zoo_seeds"]} data-order seeds.
 - Building it from nothing took {training["seconds"]["total"] / 60:.1f} minutes
-  ({timing["machine"]}).
+  ({timing["machine"]}): {_parts(training["seconds"])}.
 
 ## Audit
 
@@ -71,6 +73,11 @@ generator.
 """
 
 
+def _parts(seconds: dict[str, float]) -> str:
+    parts = [f"{part} {took:.0f} s" for part, took in seconds.items() if part != "total"]
+    return ", ".join(parts)
+
+
 def _rows(audit: dict[str, Any]) -> str:
     lines = []
     for name, row in audit["rows"].items():
@@ -80,7 +87,7 @@ def _rows(audit: dict[str, Any]) -> str:
         cells = [
             _TITLES[name],
             f"{retain['mean']:.4f} ({retain['p5']:.4f}, {retain['worst']:.4f})",
-            f"{gap['mean']:.2f} ({gap['worst']:.2f})",
+            f"{round(gap['mean'], 2) + 0.0:.2f} ({round(gap['worst'], 2) + 0.0:.2f})",
             f"{forget['mean']:.5f} ({forget['max']:.5f}; {forget['share_at_zero']:.1%})",
             f"{row['forget_accuracy_after_4_relearning_steps']:.3f}",
             f"{row['loss_mia_auc']:.3f}",

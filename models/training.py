@@ -25,7 +25,7 @@ from models.zoo import Zoo
 class Schedule:
     """How a DiHyFo is trained: AdamW, linear warm-up, cosine decay, EMA."""
 
-    steps: int = 1_600
+    steps: int = 2_400
     batch: int = 64  # networks
     images: int = 128  # training images of the functional loss
     functional: float = 10.0  # its weight beside the squared error
@@ -34,7 +34,7 @@ class Schedule:
     decay: float = 0.05
     warmup: int = 100
     ema: float = 0.998
-    noise_one: float = 0.7  # share of the batch at t = 1, where sampling begins
+    noise_one: float = 0.8  # share of the batch at t = 1, where sampling begins
     seed: int = 0
 
 

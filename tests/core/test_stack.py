@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 import redis
 
 from core import embedded
-from core.settings import Settings
+from core.settings import SHIPPED_GENERATORS, Settings
 from core.stack import Stack, StackError
 
 
@@ -69,3 +71,14 @@ def test_children_end_with_a_killed_parent(tmp_path: Path, tiny_folder: Path) ->
     # Valkey alone is left; the next start takes it over.
     assert sum(map(alive, children)) == 1
     embedded.stop_left_behind(tmp_path)
+
+
+def test_nothing_to_serve_is_said_at_once(tmp_path: Path) -> None:
+    # Stands before the shipped one, and was trained on other data than there are.
+    copy = tmp_path / "digits-mlp"
+    shutil.copytree(SHIPPED_GENERATORS / "digits-mlp", copy)
+    config = json.loads((copy / "generator.json").read_text())
+    config["dataset"]["digest"] = "0" * 64
+    (copy / "generator.json").write_text(json.dumps(config))
+    with pytest.raises(StackError, match="no generator can be served"):
+        Stack(Settings(home=tmp_path / "home", port=0, generators=str(copy))).start()

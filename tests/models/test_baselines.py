@@ -28,9 +28,18 @@ def test_retrain_is_the_gold_standard(tiny: Generator) -> None:
 def test_masked_logits_hide_but_relearn_at_once(tiny: Generator) -> None:
     before = original(tiny)
     kept = [layer.clone() for layer in before]
-    masked = baselines.mask_logits(before, MASKS)
+    train = tiny.dataset.train
+    masked = baselines.mask_logits(tiny.classifier, before, train, MASKS)
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
-    assert per_class(tiny.classifier, masked, tiny.dataset.test).over(~MASKS)[0].max() == 0
+    assert per_class(tiny.classifier, masked, train).over(~MASKS)[0].max() == 0
+    again = baselines.relearn(tiny.classifier, masked, train, steps=20)
+    never = baselines.retrain(tiny.classifier, train, MASKS, TINY.fit, 1_000)
+    slow = baselines.relearn(tiny.classifier, never, train, steps=20)
+    fast, gold = (
+        per_class(tiny.classifier, rows, tiny.dataset.test).over(~MASKS)[0].mean()
+        for rows in (again, slow)
+    )
+    assert fast > gold
 
 
 def test_fine_tuning_starts_from_the_original(tiny: Generator) -> None:
