@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -42,10 +42,12 @@ def serve(
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     settings = _settings(**({} if port is None else {"port": port}))
-    stop = _stop_on_signals()
+    stop = threading.Event()
     stack = Stack(settings, workers)
+    _on_stop_signals(_interrupt)
     try:
         with stack:
+            _on_stop_signals(stop.set)
             console.print(f"HyperForget answers at {stack.url} (docs: {stack.url}/docs)")
             console.print(f"state is in {settings.home}; Ctrl-C stops everything", soft_wrap=True)
             while not stop.wait(0.5):
@@ -97,6 +99,7 @@ def demo(
         settings = _settings(
             home=home, port=0, database_url="", redis_url="", artifacts_url="", host="127.0.0.1"
         )
+        _on_stop_signals(_interrupt)
         try:
             with console.status("starting API, worker and embedded Valkey"):
                 stack = Stack(settings, log=settings.home / "service.log")
@@ -194,15 +197,18 @@ def _labels(text: str) -> list[int]:
         _fail(f"--forget {text}: write labels joined by commas, such as 3,7")
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+def _on_stop_signals(action: Callable[[], object]) -> None:
+    """Do something when the user or the system asks this process to stop."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        action()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
-    return stop
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _end_with(parent: int | None) -> None:

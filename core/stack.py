@@ -81,6 +81,9 @@ class Stack:
 
     def tend(self) -> None:
         """Start again what has ended; call it now and then."""
+        if self._valkey is not None and self._valkey.poll() is not None:
+            log.warning("the embedded Valkey ended, starting it again")
+            self._valkey = embedded.start(self.settings.home)
         for name, process in self._processes.items():
             ended = process.poll() is not None
             if ended and time.monotonic() - self._started[name] > _RESTART_SECONDS:

@@ -21,6 +21,21 @@ def settings(tmp_path: Path, tiny_folder: Path, port: int = 0) -> Settings:
     return Settings(home=tmp_path, port=port, generators=str(tiny_folder), default_generator="tiny")
 
 
+def serve(home: Path, generator: Path) -> subprocess.Popen[bytes]:
+    """Start the command that users start."""
+    environment = {"HYPERFORGET_HOME": str(home), "HYPERFORGET_GENERATORS": str(generator)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "hyperforget", "serve", "--port", "0"],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+    )
+
+
+def children_of(parent: subprocess.Popen[bytes]) -> list[int]:
+    listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    return [int(pid) for pid in listed.read_text().split()]
+
+
 def alive(pid: int) -> bool:
     try:
         return b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().split()[2]
@@ -50,18 +65,10 @@ def test_a_taken_port_is_named(tmp_path: Path, tiny_folder: Path) -> None:
 
 
 def test_children_end_with_a_killed_parent(tmp_path: Path, tiny_folder: Path) -> None:
-    environment = os.environ | {
-        "HYPERFORGET_HOME": str(tmp_path),
-        "HYPERFORGET_GENERATORS": str(tiny_folder),
-    }
-    command = [sys.executable, "-m", "hyperforget", "serve", "--port", "0"]
-    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    parent = serve(tmp_path, tiny_folder)
     assert parent.stdout is not None
     parent.stdout.readline()
-    children = [
-        int(pid)
-        for pid in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    ]
+    children = children_of(parent)
     assert len(children) == 3
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
@@ -82,3 +89,35 @@ def test_nothing_to_serve_is_said_at_once(tmp_path: Path) -> None:
     (copy / "generator.json").write_text(json.dumps(config))
     with pytest.raises(StackError, match="no generator can be served"):
         Stack(Settings(home=tmp_path / "home", port=0, generators=str(copy))).start()
+
+
+def test_a_killed_valkey_is_started_again(tmp_path: Path, tiny_folder: Path) -> None:
+    with Stack(settings(tmp_path, tiny_folder)) as stack:
+        assert stack._valkey is not None
+        stack._valkey.kill()
+        stack._valkey.wait()
+        parts = httpx.get(f"{stack.url}/readyz").json()["parts"]
+        assert parts["queue"].startswith("down")
+        job = httpx.post(f"{stack.url}/unlearn", json={"forget": [1]}).json()
+        stack.tend()
+        deadline = time.monotonic() + 60
+        while job["status"] in ("queued", "running") and time.monotonic() < deadline:
+            time.sleep(0.05)
+            stack.tend()
+            job = httpx.get(stack.url + job["links"]["self"]).json()
+        assert job["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("when", ["starting", "running"])
+def test_ctrl_c_ends_every_child(tmp_path: Path, tiny_folder: Path, when: str) -> None:
+    parent = serve(tmp_path, tiny_folder)
+    children: list[int] = []
+    while len(children) < 3:
+        children = children_of(parent)
+    if when == "running":
+        assert parent.stdout is not None
+        parent.stdout.readline()
+    parent.send_signal(signal.SIGINT)
+    parent.communicate(timeout=40)
+    assert parent.returncode == (0 if when == "running" else 130)
+    assert not any(map(alive, children))
