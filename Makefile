@@ -1,6 +1,5 @@
 # make install, demo, serve, test, lint. Every target sets up .venv first.
 PYTHON ?= python3
-PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -19,7 +18,7 @@ demo: install
 	@$(BIN)/hyperforget demo
 
 serve: install
-	@$(BIN)/hyperforget serve --port $(PORT)
+	@$(BIN)/hyperforget serve $(if $(PORT),--port $(PORT))
 
 test: install
 	$(BIN)/python -m pytest

@@ -108,8 +108,8 @@ def demo(
             _fail(f"{error}\n{(settings.home / 'service.log').read_text()}")
         try:
             console.print(f"service is up at {stack.url}")
-            with httpx.Client(base_url=stack.url, timeout=30) as client:
-                job, milliseconds = _follow(client, labels)
+            with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
+                job, milliseconds = _follow(client, labels, stack)
                 out.mkdir(parents=True, exist_ok=True)
                 for name, file in (("weights", "weights.safetensors"), ("report", "report.json")):
                     (out / file).write_bytes(client.get(job["links"][name]).content)
@@ -203,7 +203,7 @@ def _on_stop_signals(action: Callable[[], object]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         action()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, handle)
 
 
@@ -243,7 +243,7 @@ def _bars() -> Iterator[Any]:
         yield bar
 
 
-def _follow(client: httpx.Client, labels: list[int]) -> tuple[dict[str, Any], float]:
+def _follow(client: httpx.Client, labels: list[int], stack: Stack) -> tuple[dict[str, Any], float]:
     """Post a forget request and poll its job; return it and the milliseconds to the weights."""
     body = {"forget": labels, "seed": 1}
     console.print(f"POST /unlearn {body}", markup=False)
@@ -262,6 +262,7 @@ def _follow(client: httpx.Client, labels: list[int]) -> tuple[dict[str, Any], fl
             seen = stage
         if job["status"] not in ("queued", "running"):
             break
+        stack.tend()
         time.sleep(0.002)
     if job["status"] != "succeeded":
         _fail(f"the job {job['status']}: {job['error']}")

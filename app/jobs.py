@@ -10,10 +10,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from app.problems import FieldError, Problem, invalid
 from app.schemas import (
     MAX_SEED,
+    PRINTABLE,
     JobPage,
     JobView,
     Label,
@@ -61,15 +64,12 @@ def unlearn(body: UnlearnRequest, response: Response, use: Use) -> JobView:
 def list_jobs(
     use: Use,
     status: Status | None = None,
-    generator: Annotated[str | None, Query(max_length=64)] = None,
-    external_id: Annotated[str | None, Query(max_length=200)] = None,
+    generator: Annotated[str | None, Query(max_length=64, pattern=PRINTABLE)] = None,
+    external_id: Annotated[str | None, Query(max_length=200, pattern=PRINTABLE)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JobPage:
     """List jobs, newest first."""
-    for name, value in (("generator", generator), ("external_id", external_id)):
-        if value is not None and not value.isprintable():
-            raise invalid(FieldError(name, "holds characters that no job has"))
     before = _read_cursor(cursor) if cursor is not None else None
     jobs = use.ledger.page(limit + 1, before, status, generator, external_id)
     more = len(jobs) > limit
@@ -183,7 +183,32 @@ def _artifact(
         return Response(status_code=304, headers=headers)
     forgot = "-".join(str(label) for label in job.forget)
     filename = f"{job.generator}-without-{forgot}.{suffix}"
-    return FileResponse(path, headers=headers, media_type=media_type, filename=filename)
+    return _File(path, headers=headers, media_type=media_type, filename=filename)
+
+
+class _File(FileResponse):
+    """A file whose refused byte ranges are problem documents too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: Message | None = None
+
+        async def watch(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = message
+            elif refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, watch)
+        if refused is None:
+            return
+        asked = Headers(scope=scope)["range"].encode("ascii", "backslashreplace").decode()[:80]
+        what = f"{asked!r} is no range of bytes of this file"
+        kept = {k: v for k, v in Headers(raw=refused["headers"]).items() if k == "content-range"}
+        problem = Problem(
+            refused["status"], "bad-range", f"Range: {what}", [FieldError("Range", what)], kept
+        )
+        await problem.response(scope["path"])(scope, receive, send)
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
@@ -236,7 +261,7 @@ def _write_cursor(seq: int) -> str:
 def _read_cursor(cursor: str) -> int:
     try:
         word, _, seq = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
-        if word == "before" and seq.isascii() and seq.isdigit() and len(seq) < 19:
+        if word == "before" and seq.isascii() and seq.isdigit() and int(seq) < 2**31:
             return int(seq)
     except (binascii.Error, ValueError):
         pass

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from core.states import Status
 
 MAX_CANDIDATES = 64
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL stores no NUL
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 
@@ -63,7 +64,7 @@ class UnlearnRequest(Strict):
         None,
         min_length=1,
         max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
+        pattern=PRINTABLE,
         description="your own reference, such as a ticket number",
     )
 

@@ -6,19 +6,15 @@ from typing import Annotated
 
 import redis
 from fastapi import Depends, Request
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from core.artifacts import ArtifactStore
 from core.catalog import Catalog
 from core.ledger import Job, Ledger, LiveWorker
-from core.queue import Bell
+from core.queue import Bell, connect
 from core.reconciler import Reconciler
 from core.settings import Settings
 
 log = logging.getLogger("hyperforget.app")
-
-_REDIS_PATIENCE = 2.0  # seconds; a request does not wait for a dead Redis
 
 
 class Services:
@@ -28,17 +24,12 @@ class Services:
         self.settings = settings
         self.ledger = Ledger(settings.database_url)
         self.ledger.migrate()
-        self.redis: redis.Redis = redis.Redis.from_url(
-            settings.queue_url,
-            socket_timeout=_REDIS_PATIENCE,
-            socket_connect_timeout=_REDIS_PATIENCE,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self.redis = connect(settings.queue_url)
         self.bell = Bell(self.redis)
         self.store = ArtifactStore(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
-            self.ledger, self.bell, settings.reconcile_seconds, settings.max_attempts
+            self.ledger, self.bell, settings.reconcile_seconds, settings.max_lost
         )
 
     def start(self) -> None:

@@ -17,6 +17,10 @@ from typing import Any
 log = logging.getLogger("hyperforget.catalog")
 
 FILES = ("generator.json", "weights.safetensors", "reference.npz", "audit.json")
+_CONFIG_KEYS = (
+    *("classes", "classifier", "normalize", "dataset", "sampler", "dihyfo", "training"),
+    "held_out",
+)
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -61,7 +65,7 @@ class Catalog:
     def _add(self, folder: Path) -> None:
         try:
             self.entries[folder.name] = read(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             log.warning("%s is not a whole generator, left out: %s", folder, error)
 
 
@@ -69,7 +73,7 @@ def read(folder: Path) -> Entry:
     """Read one generator folder.
 
     Raises:
-        ValueError, KeyError: a file is malformed or the name is not allowed.
+        ValueError: a file is malformed or the name is not allowed.
         OSError: a file is missing.
     """
     if not NAME.fullmatch(folder.name):
@@ -79,7 +83,9 @@ def read(folder: Path) -> Entry:
         content = (folder / name).read_bytes()
         digest.update(f"{name}:{hashlib.sha256(content).hexdigest()}\n".encode())
     config = json.loads((folder / "generator.json").read_bytes())
-    for key in ("classes", "classifier", "normalize", "dataset", "sampler"):
-        config[key]
     audit = json.loads((folder / "audit.json").read_bytes())
+    for document, keys in ((config, _CONFIG_KEYS), (audit, ("reference",))):
+        missing = [key for key in keys if not isinstance(document, dict) or key not in document]
+        if missing:
+            raise ValueError(f"it says nothing of {', '.join(missing)}")
     return Entry(folder.name, folder, config, audit, digest.hexdigest())

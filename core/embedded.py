@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -35,7 +36,7 @@ def socket_path(home: Path) -> Path:
 
 def url(home: Path) -> str:
     """Return the Redis URL of the embedded server of a home folder."""
-    return f"unix://{socket_path(home)}"
+    return f"unix://{quote(str(socket_path(home)))}"
 
 
 def start(home: Path) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ later names the attempt it holds, and the row takes it only while that attempt s
 the job: a worker that was given up for lost changes nothing when it wakes.
 """
 
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, Row, event
 
 from core.states import Status, sources
+
+_SQLITE_PATIENCE = 30.0  # seconds to wait for another writer
 
 metadata = sa.MetaData()
 
@@ -36,6 +39,7 @@ jobs = sa.Table(
     sa.Column("started_at", sa.Double),
     sa.Column("finished_at", sa.Double),
     sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("lost", sa.Integer, nullable=False),
     sa.Column("worker", sa.String(64)),
     sa.Column("lease_until", sa.Double),
     sa.Column("stage", sa.String(32)),
@@ -65,6 +69,7 @@ class Job:
         forget: labels to forget, ascending.
         request: what else was asked: candidates, seed, require.
         attempt: how often the job was claimed; fences a worker's writes.
+        lost: how many workers were lost while they held it.
         artifacts: name -> ``{"sha256", "size"}``, once succeeded.
         error: a problem document, once failed.
     """
@@ -80,6 +85,7 @@ class Job:
     started_at: float | None
     finished_at: float | None
     attempt: int
+    lost: int
     worker: str | None
     lease_until: float | None
     stage: str | None
@@ -126,7 +132,8 @@ class Ledger:
     def migrate(self) -> None:
         """Bring the database to this version's tables; safe to call from many processes."""
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        scripts = str(Path(__file__).parent / "migrations")
+        config.set_main_option("script_location", scripts.replace("%", "%%"))
         with self._write() as connection:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(4847031)"))
@@ -156,6 +163,7 @@ class Ledger:
             "external_id": external_id,
             "created_at": time.time(),
             "attempt": 0,
+            "lost": 0,
             "fraction": 0.0,
         }
         with self._write() as connection:
@@ -230,6 +238,9 @@ class Ledger:
     def claim(self, job_id: str, worker: str, limit: int, lease: float) -> list[Job]:
         """Claim a queued job and, up to ``limit`` in all, others of its generator.
 
+        A job that a worker was lost on is claimed alone: it may be what ends workers, and
+        is not to take its neighbours along.
+
         Returns:
             The claimed jobs, the named one first, then oldest first; empty when the
             named job is no longer queued.
@@ -237,17 +248,23 @@ class Ledger:
         queued = jobs.c.status == Status.QUEUED
         with self._write() as connection:
             first = connection.execute(
-                sa.select(jobs.c.seq, jobs.c.generator)
+                sa.select(jobs.c.seq, jobs.c.generator, jobs.c.lost)
                 .where(jobs.c.id == job_id, queued)
                 .with_for_update(skip_locked=True)
             ).one_or_none()
             if first is None:
                 return []
+            company = sa.and_(
+                queued,
+                jobs.c.generator == first.generator,
+                jobs.c.seq != first.seq,
+                jobs.c.lost == 0,
+            )
             others = connection.execute(
                 sa.select(jobs.c.seq)
-                .where(queued, jobs.c.generator == first.generator, jobs.c.seq != first.seq)
+                .where(company)
                 .order_by(jobs.c.seq)
-                .limit(limit - 1)
+                .limit(0 if first.lost else limit - 1)
                 .with_for_update(skip_locked=True)
             ).scalars()
             now = time.time()
@@ -326,26 +343,34 @@ class Ledger:
         with self._read() as connection:
             return [LiveWorker(**row._mapping) for row in connection.execute(query)]
 
-    def expire(self, max_attempts: int) -> int:
+    def expire(self, max_lost: int) -> int:
         """Take jobs from workers whose lease ran out; return how many.
 
-        A job goes back to the queue, or fails once ``max_attempts`` workers were lost
-        on it: then the job itself is the likely cause.
+        A job goes back to the queue, or fails once ``max_lost`` workers were lost on
+        it: then the job itself is the likely cause.
         """
         now = time.time()
         lost = sa.and_(jobs.c.status == Status.RUNNING, jobs.c.lease_until < now)
         error = {
             "type": "urn:hyperforget:problem:worker-lost",
             "title": "Worker lost",
-            "detail": f"{max_attempts} workers stopped while they held this job",
+            "detail": f"{max_lost} workers stopped while they held this job",
         }
         with self._write() as connection:
             failed = connection.execute(
                 sa.update(jobs)
-                .where(lost, jobs.c.attempt >= max_attempts)
-                .values(status=Status.FAILED, finished_at=now, lease_until=None, error=error)
+                .where(lost, jobs.c.lost + 1 >= max_lost)
+                .values(
+                    status=Status.FAILED,
+                    finished_at=now,
+                    lease_until=None,
+                    lost=jobs.c.lost + 1,
+                    error=error,
+                )
             )
-            back = connection.execute(sa.update(jobs).where(lost).values(_BACK))
+            back = connection.execute(
+                sa.update(jobs).where(lost).values(_BACK | {"lost": jobs.c.lost + 1})
+            )
             connection.execute(sa.delete(workers).where(workers.c.seen_at < now - 86_400))
         return failed.rowcount + back.rowcount
 
@@ -396,20 +421,33 @@ def _job(row: Row[Any]) -> Job:
     return Job(**values)
 
 
+def _write_ahead(connection: Any) -> None:
+    """Switch to write-ahead logging; SQLite does not wait for others here by itself."""
+    deadline = time.monotonic() + _SQLITE_PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return sa.create_engine(url, pool_pre_ping=True)
     parsed = sa.make_url(url)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_PATIENCE})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
+        _write_ahead(connection)
         # FULL: a job that was answered 202 outlives a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

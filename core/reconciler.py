@@ -3,9 +3,6 @@
 import logging
 import threading
 
-import redis
-import sqlalchemy.exc
-
 from core.ledger import Ledger
 from core.queue import Bell
 
@@ -18,17 +15,17 @@ class Reconciler:
     App and worker both run one: whichever of them is up, nothing stays forgotten.
     """
 
-    def __init__(self, ledger: Ledger, bell: Bell, every: float, max_attempts: int) -> None:
+    def __init__(self, ledger: Ledger, bell: Bell, every: float, max_lost: int) -> None:
         self._ledger = ledger
         self._bell = bell
         self._every = every
-        self._max_attempts = max_attempts
+        self._max_lost = max_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def once(self) -> int:
         """Take jobs from lost workers and ring for all that wait unrung; count the rings."""
-        self._ledger.expire(self._max_attempts)
+        self._ledger.expire(self._max_lost)
         return self._bell.ring_missing(self._ledger.waiting())
 
     def start(self) -> None:
@@ -46,6 +43,6 @@ class Reconciler:
                 rung = self.once()
                 if rung:
                     log.info("rang again for %d waiting jobs", rung)
-            except (redis.exceptions.RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
-                log.warning("could not reconcile, will try again: %s", error)
+            except Exception as error:  # this thread must outlive whatever is down
+                log.warning("could not reconcile, will try again: %r", error)
             self._stop.wait(self._every)

@@ -5,6 +5,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(
         5.0, gt=0, description="how often unfinished jobs are rung again"
     )
-    max_attempts: int = Field(5, ge=1, description="claims of a job that may end in a lost worker")
+    max_lost: int = Field(5, ge=1, description="workers lost on a job before it fails")
 
     @field_validator("generators", mode="before")
     @classmethod
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
         if self.data is None and NEIGHBOUR_DATA.is_dir():
             self.data = NEIGHBOUR_DATA
         if not self.database_url:
-            self.database_url = f"sqlite:///{self.home / 'ledger.sqlite'}"
+            self.database_url = f"sqlite:///{quote(str(self.home / 'ledger.sqlite'))}"
         if not self.artifacts_url:
             self.artifacts_url = (self.home / "artifacts").as_uri()
         return self

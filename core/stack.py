@@ -71,7 +71,7 @@ class Stack:
             self._take_home()
             self._listen()
             if not self.settings.redis_url:
-                self._valkey = embedded.start(self.settings.home)
+                self._start_valkey()
             for name in self._names:
                 self._launch(name)
             self._wait_ready(time.monotonic() + patience)
@@ -83,7 +83,7 @@ class Stack:
         """Start again what has ended; call it now and then."""
         if self._valkey is not None and self._valkey.poll() is not None:
             log.warning("the embedded Valkey ended, starting it again")
-            self._valkey = embedded.start(self.settings.home)
+            self._start_valkey()
         for name, process in self._processes.items():
             ended = process.poll() is not None
             if ended and time.monotonic() - self._started[name] > _RESTART_SECONDS:
@@ -117,6 +117,12 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _start_valkey(self) -> None:
+        try:
+            self._valkey = embedded.start(self.settings.home)
+        except embedded.EmbeddedError as error:
+            raise StackError(str(error)) from None
 
     def _take_home(self) -> None:
         home = self.settings.home
@@ -162,12 +168,12 @@ class Stack:
                 if process.poll() is not None:
                     raise StackError(f"{name} ended at once with {process.returncode}, see above")
             try:
-                answer = httpx.get(f"{self.url}/readyz", timeout=2)
+                # trust_env: a proxy is no way to our own loopback.
+                answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
                 if answer.status_code == 200:
                     return
-                said = answer.text
-                workers = answer.json()["workers"]
-            except httpx.TransportError as error:
+                said, workers = answer.text, answer.json().get("workers", {})
+            except (httpx.TransportError, ValueError) as error:
                 said, workers = repr(error), {}
             if workers and not any(workers.values()):
                 raise StackError("no generator can be served; the worker says why above")

@@ -8,18 +8,16 @@ import time
 import uuid
 
 import redis
-import sqlalchemy.exc
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from core.artifacts import ArtifactStore
 from core.catalog import Catalog
 from core.ledger import Ledger, LiveWorker
-from core.queue import FUNCTION, Bell, BellJob
+from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect
 from core.reconciler import Reconciler
 from core.settings import Settings
 from models import generator as generators
-from models.datasets import DataError
 from worker.runner import Runner
 
 log = logging.getLogger("hyperforget.worker")
@@ -39,16 +37,26 @@ class RQWorker(SimpleWorker):
 class Heartbeat:
     """Tells ledger and Redis that the worker lives, in a thread of its own.
 
-    Beats twice as often as needed, so that one slow write loses no lease.
+    Beats four times in a lease, so that a slow or missed write loses none.
+
+    Args:
+        client: gives up soon, unlike RQ's own, which waits minutes for a hung Redis.
     """
 
     def __init__(
-        self, me: LiveWorker, ledger: Ledger, runner: Runner, rq_worker: RQWorker, lease: float
+        self,
+        me: LiveWorker,
+        ledger: Ledger,
+        runner: Runner,
+        rq_worker: RQWorker,
+        client: redis.Redis,
+        lease: float,
     ) -> None:
         self._me = me
         self._ledger = ledger
         self._runner = runner
         self._rq_worker = rq_worker
+        self._redis = client
         self._lease = lease
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -68,9 +76,11 @@ class Heartbeat:
         while not self._stop.wait(self._lease / 4):
             try:
                 self._ledger.heartbeat(self._me, self._runner.held, self._lease)
-                self._rq_worker.heartbeat()
-            except (redis.exceptions.RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
-                log.warning("heartbeat missed, will try again: %s", error)
+                with self._redis.pipeline() as pipe:
+                    self._rq_worker.heartbeat(pipeline=pipe)
+                    pipe.execute()
+            except Exception as error:  # this thread must outlive whatever is down
+                log.warning("heartbeat missed, will try again: %r", error)
 
 
 def load_generators(
@@ -88,8 +98,8 @@ def load_generators(
             loaded[entry.id] = generators.load(entry.folder, settings.data), entry.digest
             state[entry.id] = None
             log.info("serving %s from %s", entry.id, entry.folder)
-        except (DataError, OSError, KeyError, ValueError, RuntimeError) as error:
-            state[entry.id] = str(error)
+        except Exception as error:  # a broken folder is not to take the others down
+            state[entry.id] = str(error) or repr(error)
             log.warning("not serving %s: %s", entry.id, error)
     return loaded, state
 
@@ -98,8 +108,8 @@ def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; a group under way is finished first."""
     ledger = Ledger(settings.database_url)
     ledger.migrate()
-    connection = redis.Redis.from_url(settings.queue_url)
-    bell = Bell(connection)
+    client = connect(settings.queue_url)
+    bell = Bell(client)
     loaded, state = load_generators(settings)
     name = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     runner = Runner(
@@ -113,17 +123,22 @@ def main(settings: Settings) -> None:
     )
     BellJob.functions[FUNCTION] = runner.answer
     rq_worker = RQWorker(
-        [bell.queue],
+        [QUEUE],
         name=name,
-        connection=connection,
+        connection=redis.Redis.from_url(settings.queue_url),
         serializer=JSONSerializer,
         log_job_description=False,
     )
     now = time.time()
     heartbeat = Heartbeat(
-        LiveWorker(name, now, now, state), ledger, runner, rq_worker, settings.lease_seconds
+        LiveWorker(name, now, now, state),
+        ledger,
+        runner,
+        rq_worker,
+        client,
+        settings.lease_seconds,
     )
-    reconciler = Reconciler(ledger, bell, settings.reconcile_seconds, settings.max_attempts)
+    reconciler = Reconciler(ledger, bell, settings.reconcile_seconds, settings.max_lost)
     heartbeat.start()
     reconciler.start()
     try:

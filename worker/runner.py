@@ -9,8 +9,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import redis
 import torch
+from rq.timeouts import BaseTimeoutException
 from safetensors.torch import save
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.artifacts import ArtifactStore
 from core.ledger import Job, Ledger, Outcome
@@ -70,12 +73,20 @@ class Runner:
         if not self.held:
             return
         try:
-            self._bell.hush((job.id, job.attempt - 1) for job in self.held if job.id != job_id)
+            self._hush(job_id)
             self._answer_group(self.held)
         finally:
-            # Whatever was not committed goes back; committed jobs are not touched.
-            self._ledger.release(self.held)
-            self.held = ()
+            # Whatever was not committed goes back; committed jobs are not touched. No
+            # longer held before that, so that a failed release lets the lease run out.
+            held, self.held = self.held, ()
+            self._ledger.release(held)
+
+    def _hush(self, job_id: str) -> None:
+        """Take the rings of the claimed group off the queue, but for the one being answered."""
+        try:
+            self._bell.hush((job.id, job.attempt - 1) for job in self.held if job.id != job_id)
+        except redis.exceptions.RedisError as error:
+            log.warning("could not hush, the rings will find nothing to do: %s", error)
 
     def _answer_group(self, group: Sequence[Job]) -> None:
         generator, digest = self._generators[group[0].generator]
@@ -83,12 +94,13 @@ class Runner:
             answers = unlearn(
                 generator,
                 [_request(job) for job in group],
-                lambda stage, fraction: self._ledger.advance(group, stage, fraction),
+                lambda stage, fraction: self._note(group, stage, fraction),
             )
+        except _NOT_THE_JOBS_FAULT:
+            raise
         except Exception:
             if len(group) == 1:
-                log.exception("job %s failed", group[0].id)
-                self._ledger.finish(group[0], Outcome(Status.FAILED, error=_INTERNAL))
+                self._fail(group[0])
                 return
             # One request must not take its neighbours down.
             log.exception("a group of %d failed, its jobs go on one by one", len(group))
@@ -97,9 +109,26 @@ class Runner:
             return
         batch = {"jobs": len(group), "candidates": sum(len(a.candidates) for a in answers)}
         for job, answer in zip(group, answers, strict=True):
-            outcome = self._outcome(job, answer, generator, digest, batch)
+            try:
+                outcome = self._outcome(job, answer, generator, digest, batch)
+            except _NOT_THE_JOBS_FAULT:
+                raise
+            except Exception:
+                self._fail(job)
+                continue
             if not self._ledger.finish(job, outcome):
                 log.info("job %s was canceled or taken over; this answer is dropped", job.id)
+
+    def _note(self, group: Sequence[Job], stage: str, fraction: float) -> None:
+        """Note progress in the ledger, if it can be reached just now."""
+        try:
+            self._ledger.advance(group, stage, fraction)
+        except SQLAlchemyError as error:
+            log.warning("could not note progress: %s", error)
+
+    def _fail(self, job: Job) -> None:
+        log.exception("job %s failed", job.id)
+        self._ledger.finish(job, Outcome(Status.FAILED, error=_INTERNAL))
 
     def _outcome(
         self,
@@ -126,6 +155,14 @@ class Runner:
             Status.SUCCEEDED, metrics, {name: a.as_dict() for name, a in artifacts.items()}
         )
 
+
+# What is down or full now may be well in a moment: the jobs go back to the queue.
+_NOT_THE_JOBS_FAULT = (
+    SQLAlchemyError,
+    redis.exceptions.RedisError,
+    OSError,
+    BaseTimeoutException,
+)
 
 _INTERNAL = {
     "type": "urn:hyperforget:problem:internal",

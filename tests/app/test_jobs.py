@@ -230,6 +230,7 @@ def test_filters(client: Client) -> None:
         ({"cursor": "x"}, "cursor"),
         ({"cursor": "YmVmb3JlOi01"}, "cursor"),
         ({"cursor": "é"}, "cursor"),
+        ({"cursor": "YmVmb3JlOjk5OTk5OTk5OTk5"}, "cursor"),  # more than a database counts
         ({"external_id": "a\x00"}, "external_id"),
         ({"generator": "\n"}, "generator"),
     ],
@@ -289,6 +290,26 @@ def test_a_known_etag_is_not_sent_again(client: Client) -> None:
     assert client.get(where, headers={"If-None-Match": '"x"'}).status_code == 200
     part = client.get(where, headers={"Range": "bytes=2-4"})
     assert (part.status_code, part.content) == (206, b"igh")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [("bytes=9-", 416), ("items=0-1", 400), ("x", 400), ("bytes=", 400), ("bytes=\xff", 400)],
+)
+def test_bad_ranges(client: Client, asked: str, status: int) -> None:
+    job = post(client)
+    finish(client, job["id"])
+    answer = client.get(f"/jobs/{job['id']}/weights", headers={"Range": asked.encode("latin-1")})
+    assert problem(answer, status)["errors"][0]["field"] == "Range"
+    if status == 416:
+        assert answer.headers["content-range"] == "bytes */7"
+
+
+@pytest.mark.parametrize("name", ["Ticket\u00a07", "👩‍💻", "票 3", "a/b?c&d=e%41"])
+def test_any_external_id_that_is_taken_is_found(client: Client, name: str) -> None:
+    job = post(client, external_id=name)
+    items = client.get("/jobs", params={"external_id": name}).json()["items"]
+    assert [item["id"] for item in items] == [job["id"]]
 
 
 def test_lost_bytes_are_said_to_be_lost(client: Client) -> None:

@@ -33,7 +33,9 @@ def test_an_earlier_root_wins(tiny_folder: Path, tmp_path: Path) -> None:
     assert Catalog([tmp_path, tiny_folder.parent]).entries["tiny"].folder == tmp_path / "tiny"
 
 
-@pytest.mark.parametrize("broken", ["missing", "no json", "no key", "bad name"])
+@pytest.mark.parametrize(
+    "broken", ["missing", "no json", "a list", "no key", "no audit", "bad name"]
+)
 def test_a_broken_folder_is_left_out(
     tiny_folder: Path, tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -43,6 +45,10 @@ def test_a_broken_folder_is_left_out(
         (copy / "audit.json").unlink()
     elif broken == "no json":
         (copy / "generator.json").write_text("{")
+    elif broken == "a list":
+        (copy / "generator.json").write_text("[]")
+    elif broken == "no audit":
+        (copy / "audit.json").write_text("{}")
     elif broken == "no key":
         (copy / "generator.json").write_text("{}")
     assert Catalog([tmp_path]).entries == {}

@@ -4,6 +4,8 @@ import pytest
 import redis
 
 from core import embedded
+from core.ledger import Ledger
+from core.settings import Settings
 
 
 def test_keeps_the_queue_over_a_restart(tmp_path: Path) -> None:
@@ -40,6 +42,21 @@ def test_a_long_home_gets_a_short_socket(tmp_path: Path) -> None:
     process = embedded.start(home)
     process.terminate()
     process.wait(20)
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%41", "a b"])
+def test_odd_homes(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    process = embedded.start(home)
+    with redis.Redis.from_url(embedded.url(home)) as client:
+        assert client.ping()
+    process.terminate()
+    process.wait(20)
+    ledger = Ledger(Settings(home=home).database_url)
+    ledger.migrate()
+    ledger.close()
+    assert (home / "ledger.sqlite").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_failed_start_shows_the_log(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_the_first_result_stands(ledger: Ledger) -> None:
 def test_a_worker_given_up_for_lost_changes_nothing(ledger: Ledger) -> None:
     job = record(ledger)
     lost = claim(ledger, job, "lost", lease=-1)
-    assert ledger.expire(max_attempts=5) == 1
+    assert ledger.expire(max_lost=5) == 1
     second = claim(ledger, job, "second")
     assert second.attempt == 2
     assert not ledger.finish(lost, DONE)
@@ -125,12 +125,30 @@ def test_a_job_that_loses_every_worker_fails(ledger: Ledger) -> None:
     job = record(ledger)
     for _ in range(3):
         claim(ledger, job, lease=-1)
-        ledger.expire(max_attempts=3)
+        ledger.expire(max_lost=3)
     after = ledger.get(job.id)
     assert after is not None
     assert after.status is Status.FAILED
     assert after.error is not None
     assert "3 workers" in after.error["detail"]
+
+
+def test_a_lost_workers_job_is_claimed_alone(ledger: Ledger) -> None:
+    poison, other, third = (record(ledger) for _ in range(3))
+    ledger.claim(poison.id, "w", 1, lease=-1)
+    ledger.expire(max_lost=5)
+    assert [job.id for job in ledger.claim(other.id, "w", 9, 60)] == [other.id, third.id]
+    record(ledger)
+    assert [job.id for job in ledger.claim(poison.id, "w", 9, 60)] == [poison.id]
+
+
+def test_giving_back_is_not_losing(ledger: Ledger) -> None:
+    job = record(ledger)
+    for _ in range(7):
+        ledger.release([claim(ledger, job)])
+    claim(ledger, job, lease=-1)
+    ledger.expire(max_lost=2)
+    assert ledger.waiting() == [(job.id, 8)]
 
 
 def test_a_heartbeat_extends_only_what_is_held(ledger: Ledger) -> None:
@@ -139,7 +157,7 @@ def test_a_heartbeat_extends_only_what_is_held(ledger: Ledger) -> None:
     claim(ledger, dropped, lease=-1)
     me = LiveWorker("w", time.time(), 0, {"g": None, "h": "no data"})
     ledger.heartbeat(me, [held], 60)
-    ledger.expire(max_attempts=5)
+    ledger.expire(max_lost=5)
     statuses = [job.status for job in map(ledger.get, (kept.id, dropped.id)) if job]
     assert statuses == [Status.RUNNING, Status.QUEUED]
     (worker,) = ledger.live_workers(10)
@@ -227,7 +245,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        self.ledger.expire(max_attempts=3)
+        self.ledger.expire(max_lost=3)
 
     @invariant()
     def moves_are_allowed(self) -> None:

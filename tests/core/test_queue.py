@@ -1,7 +1,10 @@
+import socket
+
 import pytest
 import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
+from rq.webhook import Webhook
 
 from core.queue import FUNCTION, QUEUE, Bell, BellJob, UnknownFunction
 
@@ -54,6 +57,21 @@ def test_a_planted_callback_is_not_imported(bell: Bell, redis_client: redis.Redi
     job = bell.queue.fetch_job("evil")
     assert job is not None
     assert (job.success_callback, job.failure_callback, job.stopped_callback) == (None, None, None)
+
+
+def test_a_planted_webhook_is_not_sent(bell: Bell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.3)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        planted = bell.queue.enqueue_call(
+            FUNCTION, args=("a",), webhooks=[Webhook(url, "finished")]
+        )
+        job = bell.queue.fetch_job(planted.id)
+        assert job is not None
+        assert job.webhooks
+        job.send_webhooks("finished")
+        with pytest.raises(TimeoutError):
+            listening.accept()
 
 
 def test_the_queue_holds_json_not_pickle(bell: Bell, redis_client: redis.Redis) -> None:

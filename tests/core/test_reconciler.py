@@ -9,7 +9,7 @@ from tests.core.test_ledger import record
 
 
 def reconciler(ledger: Ledger, bell: Bell) -> Reconciler:
-    return Reconciler(ledger, bell, every=0.02, max_attempts=5)
+    return Reconciler(ledger, bell, every=0.02, max_lost=5)
 
 
 def test_rings_for_what_redis_forgot(

@@ -48,10 +48,10 @@ def test_a_heartbeat_keeps_the_lease_of_a_long_job(sqlite_ledger: Ledger, bell: 
     job = post(sqlite_ledger, [1])
     busy, me = Busy(), LiveWorker("w", time.time(), 0, {"tiny": None})
     busy.held = sqlite_ledger.claim(job.id, "w", 1, lease=0.2)
-    beat = Heartbeat(me, sqlite_ledger, busy, rq_worker(bell), lease=0.2)  # type: ignore[arg-type]
+    beat = Heartbeat(me, sqlite_ledger, busy, rq_worker(bell), bell.connection, lease=0.2)
     beat.start()
     time.sleep(0.5)
-    sqlite_ledger.expire(max_attempts=5)
+    sqlite_ledger.expire(max_lost=5)
     assert done(sqlite_ledger, job).status is Status.RUNNING
     assert [worker.id for worker in sqlite_ledger.live_workers(0.2)] == ["w"]
     beat.stop()
@@ -62,7 +62,11 @@ def test_a_heartbeat_keeps_the_lease_of_a_long_job(sqlite_ledger: Ledger, bell: 
 def test_says_which_generator_it_can_not_serve(tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder, tmp_path / "g" / "tiny")
     shutil.copytree(tiny_folder, tmp_path / "g" / "bare", ignore=shutil.ignore_patterns("data.npz"))
+    shutil.copytree(tiny_folder, tmp_path / "g" / "torn")
+    (tmp_path / "g" / "torn" / "weights.safetensors").write_bytes(b"version https://git-lfs")
     loaded, state = load_generators(Settings(home=tmp_path, generators=str(tmp_path / "g")))
+    assert "torn" not in loaded
+    assert state["torn"]
     assert "tiny" in loaded
     assert "bare" not in loaded
     assert state["tiny"] is None

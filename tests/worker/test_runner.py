@@ -2,8 +2,10 @@ import json
 from typing import Any
 
 import pytest
+import redis
 import torch
 from safetensors.torch import load
+from sqlalchemy.exc import OperationalError
 
 from core.artifacts import ArtifactStore
 from core.ledger import Job, Ledger
@@ -164,6 +166,57 @@ def test_a_full_disk_gives_the_group_back(
     assert runner.held == ()
     runner.answer(job.id)
     assert done(sqlite_ledger, job).status is Status.SUCCEEDED
+
+
+def test_a_database_that_is_away_for_a_moment_fails_no_job(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = post(sqlite_ledger, [1])
+
+    def away(*args: Any) -> None:
+        raise OperationalError("advance", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_ledger, "advance", away)
+        runner.answer(job.id)
+    assert done(sqlite_ledger, job).status is Status.SUCCEEDED
+    job = post(sqlite_ledger, [1])
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_ledger, "finish", away)
+        patch.setattr(sqlite_ledger, "release", away)
+        with pytest.raises(OperationalError):
+            runner.answer(job.id)
+    assert runner.held == ()  # else the heartbeat would keep a dead claim alive
+    assert done(sqlite_ledger, job).status is Status.RUNNING
+    assert sqlite_ledger.expire(max_lost=5) == 0
+
+
+def test_a_dead_redis_does_not_stop_a_claimed_group(
+    runner: Runner, sqlite_ledger: Ledger, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [post(sqlite_ledger, [c]) for c in (0, 1)]
+
+    def dead(*args: Any) -> None:
+        raise redis.exceptions.ConnectionError("gone")
+
+    monkeypatch.setattr(bell, "hush", dead)
+    runner.answer(jobs[0].id)
+    assert {done(sqlite_ledger, job).status for job in jobs} == {Status.SUCCEEDED}
+
+
+def test_an_answer_that_can_not_be_written_fails_its_job_alone(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = post(sqlite_ledger, [0]), post(sqlite_ledger, [1])
+    real = runners._report
+
+    def poisoned(job: Job, *args: Any) -> Any:
+        return real(job, *args) | ({"x": float("nan")} if job.id == bad.id else {})
+
+    monkeypatch.setattr(runners, "_report", poisoned)
+    runner.answer(bad.id)
+    assert done(sqlite_ledger, bad).status is Status.FAILED
+    assert done(sqlite_ledger, good).status is Status.SUCCEEDED
 
 
 def test_progress_is_seen_while_it_runs(

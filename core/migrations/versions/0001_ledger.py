@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Double),
         sa.Column("finished_at", sa.Double),
         sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("lost", sa.Integer, nullable=False),
         sa.Column("worker", sa.String(64)),
         sa.Column("lease_until", sa.Double),
         sa.Column("stage", sa.String(32)),
