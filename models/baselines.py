@@ -17,10 +17,9 @@ def retrain(classifier: Classifier, train: Split, masks: Tensor, how: Fit, seed:
 
 
 def mask_logits(classifier: Classifier, original: Rows, train: Split, masks: Tensor) -> Rows:
-    """Switch off the output units of the forgotten classes: free, and forgets nothing.
+    """Lower the forgotten classes' logits: free, and forgets nothing.
 
-    Their incoming weights become 0 and their bias just low enough to lose against the
-    retained classes on every training image.
+    Their biases go down by the least constant that lets them win on no training image.
 
     Args:
         original: one weight set (E = 1) that knows all classes.
@@ -29,8 +28,8 @@ def mask_logits(classifier: Classifier, original: Rows, train: Split, masks: Ten
     logits = classifier.forward_many(original, train.x)[0]  # (N, K)
     rows = repeat(original, len(masks))
     for output, mask in zip(rows[-1], masks, strict=True):  # (K, fan_in + 1), (K,)
-        output[~mask] = 0.0
-        output[~mask, -1] = logits[:, mask].amax(1).min() - 1
+        lead = logits[:, ~mask].amax(1) - logits[:, mask].amax(1)  # (N,)
+        output[~mask, -1] -= lead.max() + 1
     return rows
 
 
