@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.datasets import Split
 from models.generator import Generator
 from models.unlearning import Candidate, ForgetRequest, Gate, _choose, unlearn
 
@@ -54,17 +57,19 @@ def test_the_reference_is_beside(tiny: Generator) -> None:
 
 
 def test_candidates_are_judged_on_validation_not_on_test(tiny: Generator) -> None:
+    # Labels of a validation split of its own kind, so that no figure agrees by chance.
+    x, y = tiny.dataset.validation.x, tiny.dataset.validation.y.flip(0)
+    odd = replace(tiny, dataset=replace(tiny.dataset, validation=Split(x, y)))
     request = ForgetRequest((1,), candidates=4, seed=2)
-    (answer,) = unlearn(tiny, [request])
+    (answer,), (usual,) = unlearn(odd, [request]), unlearn(tiny, [request])
     module = tiny.classifier.module()
     module.load_state_dict(answer.weights)
-    x, y = tiny.dataset.validation.x, tiny.dataset.validation.y
     right = (module(x).argmax(1) == y).double()
     chosen = answer.candidates[answer.chosen]
     assert chosen.retain_accuracy == pytest.approx(right[y != 1].mean().item())
     assert chosen.forget_accuracy == pytest.approx(right[y == 1].mean().item())
-    best = max(c.retain_accuracy for c in answer.candidates if c.accepted)
-    assert chosen.retain_accuracy == best
+    assert chosen.retain_accuracy < 0.9
+    assert usual.metrics["retain"]["accuracy"] > 0.9
 
 
 def test_requests_in_one_batch_get_their_own_answers(tiny: Generator) -> None:
