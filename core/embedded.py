@@ -53,6 +53,8 @@ def start(home: Path) -> subprocess.Popen[bytes]:
     folder, socket = home / "valkey", socket_path(home)
     folder.mkdir(parents=True, exist_ok=True)
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if socket.parent.stat().st_uid != os.getuid():
+        raise EmbeddedError(f"{socket.parent} belongs to somebody else; remove it first")
     stop_left_behind(home)
     log = folder / "valkey.log"
     with log.open("ab") as output:

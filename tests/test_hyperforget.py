@@ -33,11 +33,13 @@ def test_the_demo_forgets_two_digits(tmp_path: Path) -> None:
     done = hyperforget(tmp_path, "demo", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
-    assert report["forget"] == [3, 7]
+    assert report["forget"] == [3, 9]
     assert report["metrics"]["forget"]["accuracy"] == 0
     weights = load_file(tmp_path / "demo" / "weights.safetensors")
     assert weights["fc1.weight"].shape == (16, 64)
     assert done.stdout.count("forgotten") == 2
+    assert report["generator"]["held_out"]
+    assert "DiHyFo never trained on networks of this forget set" in done.stdout
     assert "retraining one network on this machine" in done.stdout
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_replaces_one_left_behind(tmp_path: Path) -> None:
     fresh.wait(20)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_refuses_a_socket_folder_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "valkey").mkdir()
+    os.chown(tmp_path / "valkey", 12345, -1)
+    with pytest.raises(embedded.EmbeddedError, match="belongs to somebody else"):
+        embedded.start(tmp_path)
+
+
 def test_a_long_home_gets_a_short_socket(tmp_path: Path) -> None:
     home = tmp_path / ("deep" * 30)
     assert len(str(embedded.socket_path(home))) < 100
@@ -42,6 +51,7 @@ def test_a_long_home_gets_a_short_socket(tmp_path: Path) -> None:
     process = embedded.start(home)
     process.terminate()
     process.wait(20)
+    embedded.socket_path(home).parent.rmdir()
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b", "a%41", "a b"])
