@@ -4,11 +4,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from core.ledger import AlreadyEnded, Job, Ledger, LiveWorker, Outcome
+from core.ledger import AlreadyEnded, Job, Ledger, LiveWorker, Outcome, metadata
 from core.states import MOVES, Status
 
 REQUEST: dict[str, Any] = {"candidates": 2, "seed": 1, "require": None}
@@ -61,6 +63,14 @@ def test_many_processes_may_migrate_at_once(database_url: str) -> None:
     record(ledgers[0])
     for ledger in ledgers:
         ledger.close()
+
+
+def test_migrations_lead_to_the_tables_the_code_uses(database_url: str) -> None:
+    ledger = Ledger(database_url)
+    ledger.migrate()
+    with ledger._read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    ledger.close()
 
 
 def test_a_claim_takes_the_named_job_first_and_only_its_generator(ledger: Ledger) -> None:
