@@ -146,7 +146,8 @@ def test_a_killed_api_loses_no_job_it_answered(stack: Stack) -> None:
         posts = [pool.submit(post, i) for i in range(JOBS)]
         while len(answered) < 20:
             time.sleep(0.001)
-        os.kill(stack.pid("api"), signal.SIGKILL)
+        before, killed = len(answered), stack.pid("api")
+        os.kill(killed, signal.SIGKILL)
         while not all(done.done() for done in posts):
             stack.tend()
             time.sleep(0.05)
