@@ -5,6 +5,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.problems import FieldError, Problem
 
 MAX_BODY = 64 * 1024  # bytes; the largest sensible request has a few hundred
+# Read and thrown away before a 413: a connection closed on unread data takes the answer along.
+_MAX_DRAINED = 64 * 1024 * 1024
 
 
 class BodyLimit:
@@ -22,6 +24,8 @@ class BodyLimit:
         except Problem as problem:
             await problem.response(scope["path"])(scope, receive, send)
             return
+        if body is None:
+            return
         sent = False
 
         async def replay() -> Message:
@@ -34,19 +38,22 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes:
+async def _read(scope: Scope, receive: Receive) -> bytes | None:
+    """Return the whole body, or None when the client hung up before its end."""
     headers = dict(scope["headers"])
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > MAX_BODY:
-        raise _too_large()
-    body = bytearray()
+    body, received = bytearray(), 0
     while True:
         message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise _too_large()
-        if not message.get("more_body"):
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        received += len(part)
+        if received <= MAX_BODY:
+            body += part
+        if not message.get("more_body") or received > _MAX_DRAINED:
             break
+    if received > MAX_BODY:
+        raise _too_large()
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if body and kind != b"application/json":
         what = "must be application/json"
@@ -57,6 +64,5 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
 
 def _too_large() -> Problem:
     what = f"is larger than {MAX_BODY} bytes"
-    # The rest of the body is never read, so the connection can't be used again.
-    close = {"Connection": "close"}
+    close = {"Connection": "close"}  # there may be more of it
     return Problem(413, "body-too-large", f"body: {what}", [FieldError("body", what)], close)

@@ -1,3 +1,5 @@
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -45,3 +47,11 @@ def test_parameters_of_the_content_type_are_fine(client: Client) -> None:
 
 def test_a_post_without_a_body_needs_no_content_type(client: Client) -> None:
     assert client.post(post(client)["links"]["cancel"]).status_code == 200
+
+
+def test_a_client_that_hangs_up_leaves_no_job(client: Client) -> None:
+    head = b"POST /unlearn HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+        connection.sendall(head + b'Content-Length: 99\r\n\r\n{"forget": [1]}')
+    time.sleep(0.2)
+    assert client.services.ledger.page(1) == []
