@@ -185,6 +185,11 @@ def load_npz(path: Path) -> Dataset:
         _check_arrays(path, name, xs, ys)
     if x.shape[1:] != x_test.shape[1:]:
         raise DataError(f"{path}: X_train and X_test differ in shape: {x.shape}, {x_test.shape}")
+    if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):
+        raise DataError(
+            f"{path}: X_train is {x.dtype} and X_test {x_test.dtype}; bytes are divided by 255 and "
+            "other types are not, so give both the same"
+        )
     values, y = np.unique(y, return_inverse=True)
     _check_classes(path, values, y_test, arrays.get("class_names"))
     names = arrays.get("class_names", values)
@@ -214,6 +219,8 @@ def _check_arrays(path: Path, name: str, x: np.ndarray, y: np.ndarray) -> None:
         raise DataError(f"{path}: X_{name} must hold real numbers, got {x.dtype}")
     if not np.isfinite(x).all():
         raise DataError(f"{path}: X_{name} holds NaN or infinity")
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise DataError(f"{path}: y_{name} holds NaN or infinity")
 
 
 def _check_classes(

@@ -122,6 +122,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "flat": ({"X_train": np.zeros(240)}, "same N"),
     "text": ({"X_train": np.full((240, 7), "x")}, "real numbers"),
     "nan": ({"X_train": np.full((240, 7), np.nan)}, "NaN"),
+    "bytes and not": ({"X_test": np.zeros((120, 7), np.uint8)}, "divided by 255"),
+    "nan labels": ({"y_train": np.full(240, np.nan)}, "y_train holds NaN"),
     "constant": ({"X_train": np.zeros((240, 7))}, "all training inputs are equal"),
     "shapes": ({"X_test": np.zeros((120, 8))}, "differ in shape"),
     "unknown": ({"y_test": np.full(120, 9)}, "y_train does not"),
