@@ -51,15 +51,6 @@ def post_all(stack: Stack) -> list[str]:
             return list(pool.map(post, range(JOBS)))
 
 
-def post_a_backlog(stack: Stack) -> list[str]:
-    """Post all jobs while the worker sleeps, so that all of them are ahead of it."""
-    worker = stack.pid("worker-0")
-    os.kill(worker, signal.SIGSTOP)
-    ids = post_all(stack)
-    os.kill(worker, signal.SIGCONT)
-    return ids
-
-
 def counts(stack: Stack) -> Counter[str]:
     """Return how many jobs the API lists in each state."""
     found: Counter[str] = Counter()
@@ -120,7 +111,7 @@ def test_all_of_200_jobs_succeed_once(stack: Stack) -> None:
 
 
 def test_a_killed_workers_jobs_are_finished_by_another(stack: Stack) -> None:
-    ids = post_a_backlog(stack)
+    ids = post_all(stack)
     wait_until(stack, some)
     killed = stack.pid("worker-0")
     os.kill(killed, signal.SIGKILL)
@@ -131,7 +122,7 @@ def test_a_killed_workers_jobs_are_finished_by_another(stack: Stack) -> None:
 
 
 def test_an_emptied_redis_loses_no_job(stack: Stack) -> None:
-    ids = post_a_backlog(stack)
+    ids = post_all(stack)
     wait_until(stack, some)
     with redis.Redis.from_url(stack.settings.queue_url) as client:
         client.flushall()
