@@ -33,6 +33,8 @@ def get_generator(generator_id: str, use: Use) -> GeneratorView:
         normalize=config["normalize"],
         dataset=config["dataset"],
         sampler=config["sampler"],
+        refinement=config["refinement"],
+        prompts=config["prompts"],
         dihyfo=config["dihyfo"],
         training=config["training"],
         held_out=config["held_out"],

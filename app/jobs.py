@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -21,6 +21,7 @@ from app.schemas import (
     JobView,
     Label,
     Links,
+    LossPrompt,
     Progress,
     UnlearnRequest,
 )
@@ -43,8 +44,6 @@ def unlearn(body: UnlearnRequest, response: Response, use: Use) -> JobView:
     """
     entry = _generator(body.generator, use)
     forget = _labels(body.forget, entry.class_names)
-    if body.prompt is not None:
-        raise invalid(FieldError("prompt", f"generator {entry.id!r} was trained without prompts"))
     job = use.ledger.record(
         generator=entry.id,
         forget=forget,
@@ -52,12 +51,36 @@ def unlearn(body: UnlearnRequest, response: Response, use: Use) -> JobView:
             "candidates": body.candidates,
             "seed": secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
             "require": body.require.model_dump() if body.require else None,
+            "prompt": _prompt(body.prompt, entry) if body.prompt else None,
+            "refine_steps": body.refine_steps,
         },
         external_id=body.external_id,
     )
     use.ring(job)
     response.headers["Location"] = f"/jobs/{job.id}"
     return _view([job], use)[0]
+
+
+def _prompt(prompt: LossPrompt, entry: Entry) -> dict[str, Any]:
+    """Check a prompt against the generator; classes go into the record by label."""
+    if not entry.config["prompts"]:
+        raise invalid(FieldError("prompt", f"generator {entry.id!r} was trained without prompts"))
+    if prompt.class_losses is None:
+        return prompt.model_dump(exclude_none=True)
+    by_label: dict[str, float] = {}
+    for name, loss in prompt.class_losses.items():
+        where = f"prompt.class_losses.{name}"
+        known = entry.class_names
+        if name in known:
+            label = known.index(name)
+        elif name.isascii() and name.isdigit() and len(name) < 5 and int(name) < len(known):
+            label = int(name)
+        else:
+            raise invalid(FieldError(where, f"there is no such class; there are {known}"))
+        if str(label) in by_label:
+            raise invalid(FieldError(where, "this class is named twice"))
+        by_label[str(label)] = loss
+    return {"class_losses": by_label}
 
 
 @router.get("/jobs")

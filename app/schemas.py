@@ -1,12 +1,20 @@
 """What goes in and comes out, as pydantic models: the OpenAPI document is made of these."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from core.states import Status
 
 MAX_CANDIDATES = 64
+MAX_REFINE_STEPS = 400
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL stores no NUL
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
@@ -38,6 +46,29 @@ class Require(Strict):
     min_retain_accuracy: Share = 0.0
 
 
+Loss = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+class LossPrompt(Strict):
+    """Losses to aim at, in nats, instead of the retrained network's.
+
+    Either of the sides (DiHyFo-1) or of single classes (DiHyFo-2); what is not named is free.
+    """
+
+    retain_loss: Loss | None = Field(None, description="mean over the retained classes")
+    forget_loss: Loss | None = Field(None, description="mean over the forgotten classes")
+    class_losses: dict[str, Loss] | None = Field(
+        None, min_length=1, max_length=100, description="by class label or name"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        sides = self.retain_loss is not None or self.forget_loss is not None
+        if sides == (self.class_losses is not None):
+            raise ValueError("give retain_loss and/or forget_loss, or else class_losses")
+        return self
+
+
 class UnlearnRequest(Strict):
     """The body of `POST /unlearn`."""
 
@@ -56,8 +87,15 @@ class UnlearnRequest(Strict):
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="of the noise; default: a random one, recorded"
     )
-    prompt: dict[str, Any] | None = Field(
-        None, description="loss prompt; only for generators that were trained with prompts"
+    prompt: LossPrompt | None = Field(
+        None, description="losses to aim at; default: none, the weights are as if retrained"
+    )
+    refine_steps: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_REFINE_STEPS,
+        description="training steps on the retained classes after sampling; default: the "
+        "generator's own, or 0 with a prompt",
     )
     require: Require | None = Field(None, description="a gate; without it the best is returned")
     external_id: str | None = Field(
@@ -136,6 +174,11 @@ class GeneratorView(GeneratorSummary):
     normalize: dict[str, float]
     dataset: dict[str, Any]
     sampler: dict[str, Any]
+    refinement: dict[str, Any]
+    prompts: dict[str, Any] | None = Field(
+        description="losses that a prompt can ask for: least and greatest for retained and for "
+        "forgotten classes; null: trained without prompts"
+    )
     dihyfo: dict[str, Any]
     training: dict[str, Any]
     held_out: list[int] = Field(description="forget sets never trained on; bit c = class c")

@@ -19,7 +19,7 @@ log = logging.getLogger("hyperforget.catalog")
 FILES = ("generator.json", "weights.safetensors", "reference.npz", "audit.json")
 _CONFIG_KEYS = (
     *("classes", "classifier", "normalize", "dataset", "sampler", "dihyfo", "training"),
-    "held_out",
+    *("refinement", "prompts", "held_out"),
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 

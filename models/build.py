@@ -25,9 +25,11 @@ from models.dihyfo import Architecture, DiHyFo
 from models.fitting import Fit
 from models.masks import held_out_codes, proper_codes, training_codes
 from models.progress import Bar, silent
+from models.prompts import support
 from models.reference import measure_reference
+from models.refinement import Refinement
 from models.training import Schedule
-from models.zoo import REFERENCE_SEED, Zoo, grow
+from models.zoo import REFERENCE_SEED, Trajectories, Zoo, grow, trace
 
 _OWN_STEPS = 1_500  # optimiser steps of a classifier on an own data set, about
 
@@ -40,6 +42,7 @@ class Recipe:
         classifier: as a command line names it, such as ``mlp:16``.
         fit: how one classifier is trained.
         zoo_seeds, reference_seeds: how many data orders each.
+        prompt_seeds: runs whose checkpoints prompts are learned from; 0 leaves prompts out.
         steps: network evaluations of one sample.
     """
 
@@ -47,6 +50,8 @@ class Recipe:
     fit: Fit
     zoo_seeds: int = 6
     reference_seeds: int = 3
+    prompt_seeds: int = 2
+    refinement: Refinement = field(default_factory=Refinement)
     architecture: Architecture = field(default_factory=Architecture)
     schedule: Schedule = field(default_factory=Schedule)
     steps: int = 1
@@ -64,7 +69,9 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
     ),
     "mnist-mlp": (
         "mnist",
-        Recipe(classifier="mlp:10", fit=Fit(epochs=3, batch=128, rate=3e-3), zoo_seeds=12),
+        Recipe(
+            classifier="mlp:10", fit=Fit(epochs=3, batch=128, rate=2e-3, warmup=0.3), zoo_seeds=12
+        ),
     ),
 }
 
@@ -100,7 +107,7 @@ def build(
         work: zoo files and the unfinished folder; a second run resumes from them.
         own_data: the .npz to keep with the generator, when the data set is one's own.
     """
-    classifier = classifiers.parse(recipe.classifier, dataset.inputs, dataset.classes)
+    classifier = classifiers.parse(recipe.classifier, dataset.shape, dataset.classes)
     k = dataset.classes
     held_out = held_out_codes(k)
     folder = work / target.name
@@ -110,6 +117,12 @@ def build(
     with seconds.of("zoo"):
         codes, seeds = training_codes(k), range(recipe.zoo_seeds)
         zoo = grow(work / "zoo.safetensors", classifier, dataset, codes, seeds, recipe.fit, bar)
+    with seconds.of("checkpoints"):
+        trajectories = None
+        if recipe.prompt_seeds:
+            path = work / "trajectories.safetensors"
+            runs = range(recipe.prompt_seeds)
+            trajectories = trace(path, classifier, dataset, zoo.codes, runs, recipe.fit, bar)
     with seconds.of("reference"):
         codes = np.concatenate([[0], proper_codes(k)])
         seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
@@ -118,7 +131,7 @@ def build(
         reference = measure_reference(retrained, dataset)
         reference.save(folder / generator.REFERENCE)
     with seconds.of("dihyfo"):
-        model = _trained(folder, zoo, dataset, recipe, bar)
+        model = _trained(folder, zoo, trajectories, dataset, recipe, bar)
     with seconds.of("audit"):
         material = Material(
             classifier,
@@ -137,6 +150,8 @@ def build(
         dataset,
         model,
         steps=recipe.steps,
+        refinement=recipe.refinement,
+        prompts=support(trajectories) if trajectories else None,
         held_out=held_out,
         training={
             "recipe": asdict(recipe),
@@ -154,7 +169,14 @@ def build(
     return audited
 
 
-def _trained(folder: Path, zoo: Zoo, dataset: Dataset, recipe: Recipe, bar: Bar) -> DiHyFo:
+def _trained(
+    folder: Path,
+    zoo: Zoo,
+    trajectories: Trajectories | None,
+    dataset: Dataset,
+    recipe: Recipe,
+    bar: Bar,
+) -> DiHyFo:
     """Return the trained DiHyFo as shipped, from the unfinished folder if it is there."""
     made_from = [
         dataset.digest,
@@ -165,7 +187,9 @@ def _trained(folder: Path, zoo: Zoo, dataset: Dataset, recipe: Recipe, bar: Bar)
     mark = folder.parent / "dihyfo.stamp"
     if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
         return generator.load_model(folder, zoo.classifier, recipe.architecture)
-    model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
+    model = training.train(
+        zoo, trajectories, dataset.train, recipe.architecture, recipe.schedule, bar
+    )
     shipped = generator.save_model(folder, model)
     mark.write_text(stamp)
     return shipped

@@ -20,6 +20,7 @@ from torch import Tensor
 from models.masks import MAX_CLASSES, MIN_CLASSES
 
 MNIST_VALIDATION = 5_000  # the last images of the training file
+SOURCES = ("digits", "mnist", "cifar10", "npz")
 OWN_VALIDATION = 0.15  # share of an own data set's training samples
 
 
@@ -51,6 +52,7 @@ class Dataset:
         source: how a worker finds it again: ``digits``, ``mnist`` or ``npz``.
         scale: what raw pixels are divided by.
         mean, std: of the scaled training pixels.
+        shape: of one input before it was flattened; images as (channels, height, width).
         about: one sentence on the splits, for people who check the figures.
         digest: sha256 over the raw arrays of all splits.
     """
@@ -64,16 +66,17 @@ class Dataset:
     scale: float
     mean: float
     std: float
+    shape: tuple[int, ...]
     about: str
     digest: str
 
     @property
-    def classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def inputs(self) -> int:
         return self.train.x.shape[1]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
 
     def describe(self) -> dict[str, Any]:
         """Return what a client needs to rebuild the splits and check a figure."""
@@ -81,6 +84,7 @@ class Dataset:
             "name": self.name,
             "source": self.source,
             "scale": self.scale,
+            "input_shape": list(self.shape),
             "splits": self.about,
             "n": {
                 "train": len(self.train),
@@ -95,8 +99,9 @@ def load(source: str, path: Path | None) -> Dataset:
     """Load a data set.
 
     Args:
-        source: ``digits`` (bundled with scikit-learn), ``mnist`` or ``npz``.
-        path: the folder of the IDX files for ``mnist``, the file for ``npz``.
+        source: ``digits`` (bundled with scikit-learn), ``mnist``, ``cifar10`` or ``npz``.
+        path: the folder of the IDX files for ``mnist``, the file for ``npz``; for ``cifar10`` see
+            `models.images.load_cifar10`.
 
     Raises:
         DataError: the files are absent or malformed; the message says what to do.
@@ -109,7 +114,11 @@ def load(source: str, path: Path | None) -> Dataset:
         return load_mnist(path)
     if source == "npz":
         return load_npz(path)
-    raise DataError(f"unknown data source {source!r}; known: digits, mnist, npz")
+    if source == "cifar10":
+        from models.images import load_cifar10  # Pillow is not needed for the others
+
+        return load_cifar10(path)
+    raise DataError(f"unknown data source {source!r}; known: {', '.join(SOURCES)}")
 
 
 def load_digits() -> Dataset:
@@ -125,7 +134,7 @@ def load_digits() -> Dataset:
     x_train, x_val, y_train, y_val = train_test_split(
         x_rest, y_rest, test_size=0.15, random_state=0, stratify=y_rest
     )
-    return _assemble(
+    return assemble(
         name="digits",
         source="digits",
         class_names=tuple(str(c) for c in range(10)),
@@ -148,7 +157,7 @@ def load_mnist(folder: Path) -> Dataset:
     x, y = _idx(folder, "train-images-idx3-ubyte"), _idx(folder, "train-labels-idx1-ubyte")
     x_test, y_test = _idx(folder, "t10k-images-idx3-ubyte"), _idx(folder, "t10k-labels-idx1-ubyte")
     cut = len(y) - MNIST_VALIDATION
-    return _assemble(
+    return assemble(
         name="mnist",
         source="mnist",
         class_names=tuple(str(c) for c in range(10)),
@@ -158,6 +167,7 @@ def load_mnist(folder: Path) -> Dataset:
             "MNIST, pixels / 255; test = the official 10,000 test images; validation = the last "
             "5,000 of the official training images"
         ),
+        shape=(1, 28, 28),
     )
 
 
@@ -196,7 +206,7 @@ def load_npz(path: Path) -> Dataset:
     y_test = np.searchsorted(values, y_test)
     scale = 255.0 if x.dtype == np.uint8 else 1.0
     train, validation = _stratified(y, OWN_VALIDATION)
-    return _assemble(
+    return assemble(
         name=path.stem,
         source="npz",
         class_names=tuple(str(n) for n in names),
@@ -270,14 +280,16 @@ def _idx(folder: Path, name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _assemble(
+def assemble(
     name: str,
     source: str,
     class_names: tuple[str, ...],
     arrays: tuple[tuple[np.ndarray, np.ndarray], ...],
     scale: float,
     about: str,
+    shape: tuple[int, ...] = (),
 ) -> Dataset:
+    """Scale and normalise the arrays of train, validation and test, each x (N, ...), y (N,)."""
     digest = hashlib.sha256()
     scaled = []
     for x, y in arrays:
@@ -305,6 +317,7 @@ def _assemble(
         scale,
         mean,
         std,
+        shape or arrays[0][0].shape[1:],
         about,
         digest.hexdigest(),
     )

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from models.classifiers import Classifier, Rows
 
+_PROMPT_FEATURES = 16  # sine and cosine of 7 frequencies, and two kinds
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -32,8 +34,31 @@ def signal_and_noise(t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cos(pi / 2 * t), torch.sin(pi / 2 * t)
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """The losses that B networks are asked to have.
+
+    DiHyFo-1 and DiHyFo-2 are two ways to fill it: with one loss for each side of the mask,
+    or with one for each class. What is not asked for is NaN, and a network that is asked for
+    nothing is to be as if retrained.
+
+    Attributes:
+        losses: in nats, (B, K) float32.
+        sides: (B,) bool; true = a loss is the mean over its class's side (DiHyFo-1), false =
+            it is the class's own (DiHyFo-2).
+    """
+
+    losses: Tensor
+    sides: Tensor
+
+
+def no_prompt(count: int, classes: int) -> Prompt:
+    """Return a prompt that asks for nothing."""
+    return Prompt(torch.full((count, classes), torch.nan), torch.zeros(count, dtype=torch.bool))
+
+
 class DiHyFo(nn.Module):
-    """Predict clean weights from noisy ones, the mask and the time.
+    """Predict clean weights from noisy ones, the mask, the time and, if there is one, a prompt.
 
     Args:
         classifier: whose weights are generated; its layers give the tokens.
@@ -52,6 +77,9 @@ class DiHyFo(nn.Module):
         # As large as the noise that is read, else the noise drowns mask and position.
         self.position = nn.Parameter(torch.randn(tokens, width))
         self.state = nn.Parameter(torch.randn(2, classifier.classes, width))
+        self.asked = nn.Sequential(
+            nn.Linear(_PROMPT_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(_Block(architecture) for _ in range(architecture.blocks))
         self.norm = nn.LayerNorm(width)
@@ -60,13 +88,14 @@ class DiHyFo(nn.Module):
             self.register_buffer(f"centre{i}", torch.zeros(layer.units, layer.fan_in + 1))
             self.register_buffer(f"spread{i}", torch.zeros(layer.units, layer.fan_in + 1))
 
-    def forward(self, noisy: Rows, t: Tensor, masks: Tensor) -> Rows:
+    def forward(self, noisy: Rows, t: Tensor, masks: Tensor, prompt: Prompt | None = None) -> Rows:
         """Predict x0.
 
         Args:
             noisy: standardised weights with noise, (B, units, fan_in + 1) a layer.
             t: time, (B,), 1 = pure noise.
             masks: (B, K) bool, true = retained.
+            prompt: for all B; default: none asks for a loss.
 
         Returns:
             Standardised clean weights, shaped as ``noisy``.
@@ -74,6 +103,9 @@ class DiHyFo(nn.Module):
         parts = [read(layer) for read, layer in zip(self.read, noisy, strict=True)]
         classes = torch.arange(masks.shape[1])
         parts[-1] = parts[-1] + self.state[masks.long(), classes]  # (B, K, width)
+        if prompt is not None:
+            asked = ~prompt.losses.isnan().unsqueeze(2)  # (B, K, 1)
+            parts[-1] = parts[-1] + asked * self.asked(_prompt_features(prompt))  # (B, K, width)
         h = torch.cat(parts, dim=1) + self.position  # (B, T, width)
         modulation = self.time(_time_features(t, h.shape[2])).unflatten(1, (6, -1))  # (B, 6, width)
         for block in self.blocks:
@@ -119,6 +151,13 @@ class DiHyFo(nn.Module):
             for i, layer in enumerate(rows)
         ]
 
+    def spread_out(self, rows: Rows) -> Rows:
+        """Scale standard normal rows to the deviations between seeds of one mask."""
+        return [
+            layer * self.get_buffer(f"spread{i}").sqrt() * self.get_buffer("scale")[i]
+            for i, layer in enumerate(rows)
+        ]
+
 
 class _Block(nn.Module):
     """Attention and MLP over the tokens, both gated and modulated by the time."""
@@ -153,6 +192,14 @@ def _zero(linear: nn.Linear) -> nn.Linear:
     """Start from the zoo's mean: the first prediction is zero in standardised units."""
     nn.init.zeros_(linear.weight)
     return linear
+
+
+def _prompt_features(prompt: Prompt) -> Tensor:
+    """Return sines and cosines of the log losses, and which kind they are, (B, K, features)."""
+    log = prompt.losses.nan_to_num(1.0).clamp(min=1e-3).log()  # (B, K), -7 to about 3
+    angle = log[..., None] * 2.0 ** torch.arange(-3, 4)  # (B, K, 7)
+    side = prompt.sides[:, None, None].float().expand(*log.shape, 1)  # (B, K, 1)
+    return torch.cat([angle.sin(), angle.cos(), side, 1 - side], dim=2)
 
 
 def _time_features(t: Tensor, width: int) -> Tensor:

@@ -19,15 +19,30 @@ from models.measure import sample_losses
 
 @dataclass(frozen=True)
 class Fit:
-    """How a classifier is trained: Adam, cosine decay to zero."""
+    """How a classifier is trained: Adam, linear warm-up, cosine decay to zero.
+
+    The warm-up decides how far two data orders end up apart: without it the first steps are
+    chaotic, and the networks of one mask lie in different basins (see docs/science.md).
+
+    Attributes:
+        warmup: share of the steps over which the rate rises.
+    """
 
     epochs: int
     batch: int
     rate: float
+    warmup: float = 0.0
 
     def steps(self, samples: int) -> int:
         """Optimiser steps over ``samples`` training samples."""
         return self.epochs * ceil(samples / self.batch)
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return what the rate is multiplied with at a step of ``steps``."""
+        rising = self.warmup * steps
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 + 0.5 * cos(pi * (step - rising) / (steps - rising))
 
 
 def masked_loss(logits: Tensor, y: Tensor, masks: Tensor) -> Tensor:
@@ -51,6 +66,7 @@ def fit(
     how: Fit,
     seed: int,
     advance: Callable[[], None] = lambda: None,
+    observe: Callable[[int, Rows], None] = lambda step, rows: None,
 ) -> Rows:
     """Train E networks side by side, each on the classes its mask retains.
 
@@ -60,6 +76,8 @@ def fit(
         start: the weights to begin from, E sets; left as they are.
         seed: of the data order, which all E networks share.
         advance: called after every step, for a progress bar.
+        observe: shown the networks before each step, and at last the trained ones; the
+            tensors are trained on, so what is to be kept must be copied.
 
     Returns:
         The trained rows, E sets.
@@ -68,14 +86,18 @@ def fit(
     rows = [layer.clone().requires_grad_() for layer in start]
     adam = torch.optim.Adam(rows, lr=how.rate, fused=True)
     total = how.steps(len(split))
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: 0.5 + 0.5 * cos(pi * s / total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: how.factor(s, total))
+    step = 0
     for _ in range(how.epochs):
         for index in torch.split(torch.randperm(len(split), generator=rng), how.batch):
+            observe(step, rows)
             x, y = split.x[index], split.y[index]  # (B, D), (B,)
             loss = masked_loss(classifier.forward_many(rows, x), y, masks)
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             schedule.step()
+            step += 1
             advance()
+    observe(step, rows)
     return [layer.detach() for layer in rows]

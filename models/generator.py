@@ -14,6 +14,7 @@ from models.classifiers import Classifier, from_description
 from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.reference import Reference, load_reference
+from models.refinement import Refinement
 
 CONFIG, WEIGHTS, REFERENCE = "generator.json", "weights.safetensors", "reference.npz"
 OWN_DATA = "data.npz"  # an own data set travels with its generator
@@ -43,6 +44,11 @@ class Generator:
     def steps(self) -> int:
         return int(self.config["sampler"]["steps"])
 
+    @property
+    def refinement(self) -> Refinement:
+        """How samples are refined unless a request says otherwise."""
+        return Refinement(**self.config["refinement"])
+
 
 def save_model(folder: Path, model: DiHyFo) -> DiHyFo:
     """Write the weights in half precision and return the model as it will be loaded.
@@ -64,10 +70,16 @@ def write_config(
     model: DiHyFo,
     *,
     steps: int,
+    refinement: Refinement,
+    prompts: dict[str, Any] | None,
     held_out: np.ndarray,
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write and return ``generator.json``."""
+    """Write and return ``generator.json``.
+
+    Args:
+        prompts: the losses that can be asked for, see `models.prompts.support`; None = none can.
+    """
     config = {
         "classes": list(dataset.class_names),
         "classifier": model.classifier.describe(),
@@ -78,6 +90,8 @@ def write_config(
             "parameters": sum(p.numel() for p in model.parameters()),
         },
         "sampler": {"method": "ddim", "steps": steps},
+        "refinement": asdict(refinement),
+        "prompts": prompts,
         "training": training,
         "held_out": [int(code) for code in held_out],
     }

@@ -43,7 +43,7 @@ class PerClass:
 def per_class(classifier: Classifier, rows: Rows, split: Split) -> PerClass:
     """Measure E weight sets, (E, units, fan_in + 1) a layer, on one split."""
     k, sets = classifier.classes, rows[0].shape[0]
-    step = max(1, _CELLS // (len(split) * (k + classifier.layers[0].units)))
+    step = max(1, _CELLS // (len(split) * (k + classifier.cells)))
     onehot = F.one_hot(split.y, k).double()  # (B, K)
     n = onehot.sum(0)  # (K,)
     right, lost = torch.empty(sets, k).double(), torch.empty(sets, k).double()

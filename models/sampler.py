@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.classifiers import Classifier, Rows, unflatten
-from models.dihyfo import DiHyFo, signal_and_noise
+from models.dihyfo import DiHyFo, Prompt, signal_and_noise
 
 
 def draw_noise(classifier: Classifier, seed: int, count: int) -> Tensor:
@@ -21,7 +21,9 @@ def draw_noise(classifier: Classifier, seed: int, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def sample(model: DiHyFo, masks: Tensor, noise: Tensor, steps: int) -> Rows:
+def sample(
+    model: DiHyFo, masks: Tensor, noise: Tensor, steps: int, prompt: Prompt | None = None
+) -> Rows:
     """Turn noise into weights (DDIM, deterministic: arXiv 2010.02502).
 
     Args:
@@ -29,6 +31,7 @@ def sample(model: DiHyFo, masks: Tensor, noise: Tensor, steps: int) -> Rows:
         masks: (B, K) bool, true = retained.
         noise: (B, P), see `draw_noise`.
         steps: network evaluations; 1 predicts the weights from noise in one go.
+        prompt: of all B; default: none asks for a loss.
 
     Returns:
         Weights, (B, units, fan_in + 1) a layer.
@@ -41,7 +44,7 @@ def sample(model: DiHyFo, masks: Tensor, noise: Tensor, steps: int) -> Rows:
     x = unflatten(noise, model.classifier)
     times = torch.linspace(1, 0, steps + 1).tolist()
     for now, then in pairwise(times):
-        clean = model(x, torch.full((len(masks),), now), masks)
+        clean = model(x, torch.full((len(masks),), now), masks, prompt)
         x = _towards(x, clean, now, then)
     return model.restore(x)
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from models.classifiers import Rows, unflatten
 from models.datasets import Split
-from models.dihyfo import Architecture, DiHyFo, signal_and_noise
+from models.dihyfo import Architecture, DiHyFo, Prompt, no_prompt, signal_and_noise
 from models.progress import Bar, silent
-from models.zoo import Zoo
+from models.zoo import Trajectories, Zoo
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Schedule:
     warmup: int = 100
     ema: float = 0.998
     noise_one: float = 0.8  # share of the batch at t = 1, where sampling begins
+    prompted: float = 0.25  # share of the batch that is asked for losses
     seed: int = 0
 
 
 def train(
     zoo: Zoo,
+    trajectories: Trajectories | None,
     images: Split,
     architecture: Architecture,
     schedule: Schedule,
@@ -49,6 +51,8 @@ def train(
 
     Args:
         zoo: the networks to learn from; their codes must hold no held-out mask.
+        trajectories: the checkpoints to learn prompts from, of the same classifier; None
+            leaves prompts out.
         images: the training split that the functional loss looks at.
     """
     torch.manual_seed(schedule.seed)
@@ -62,7 +66,9 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: _warm_cosine(s, schedule))
     with bar("DiHyFo", schedule.steps) as advance:
         for step in range(schedule.steps):
-            loss = _loss(model, zoo, images, schedule)
+            wanted = _draw(zoo, trajectories, schedule)
+            x = images.x[torch.randint(len(images), (schedule.images,))]  # (I, D)
+            loss = _loss(model, wanted, x, schedule)
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -73,19 +79,75 @@ def train(
     return average
 
 
-def _loss(model: DiHyFo, zoo: Zoo, images: Split, schedule: Schedule) -> Tensor:
-    size = schedule.batch
-    seed = torch.randint(len(zoo.seeds), (size,))
-    network = torch.randint(len(zoo.codes), (size,))
-    true = unflatten(zoo.weights[seed, network], zoo.classifier)  # (B, units, fan_in + 1) a layer
+@dataclass(frozen=True)
+class _Wanted:
+    """A batch: B networks and what a DiHyFo is told of them."""
+
+    weights: Tensor  # (B, P)
+    masks: Tensor  # (B, K)
+    prompt: Prompt
+
+
+def _draw(zoo: Zoo, trajectories: Trajectories | None, schedule: Schedule) -> _Wanted:
+    """Draw trained networks without a prompt, and checkpoints with one."""
+    checkpoints = int(schedule.prompted * schedule.batch) if trajectories else 0
+    trained = schedule.batch - checkpoints
+    seed = torch.randint(len(zoo.seeds), (trained,))
+    network = torch.randint(len(zoo.codes), (trained,))
+    weights, masks = zoo.weights[seed, network], zoo.masks[network]
+    prompt = no_prompt(trained, masks.shape[1])
+    if trajectories:
+        more, more_masks, asked = _draw_checkpoints(trajectories, checkpoints)
+        prompt = Prompt(
+            torch.cat([prompt.losses, asked.losses]), torch.cat([prompt.sides, asked.sides])
+        )
+        weights, masks = torch.cat([weights, more]), torch.cat([masks, more_masks])
+    order = torch.randperm(schedule.batch)  # so that both kinds meet every time
+    return _Wanted(weights[order], masks[order], Prompt(prompt.losses[order], prompt.sides[order]))
+
+
+def _draw_checkpoints(trajectories: Trajectories, count: int) -> tuple[Tensor, Tensor, Prompt]:
+    """Return weights (B, P), masks (B, K) and prompts, half of each kind, some left incomplete."""
+    at = torch.randint(trajectories.weights.shape[0], (count,))
+    network = torch.randint(trajectories.weights.shape[1], (count,))
+    masks, loss = trajectories.masks[network], trajectories.loss[at, network]  # (B, K) each
+    sides = torch.arange(count) % 2 == 0  # (B,)
+    losses = torch.where(sides[:, None], side_losses(loss, masks, trajectories.n), loss)
+    # Requests need not name every loss: leave out a side, or some of the classes.
+    one_side = masks == (torch.rand(count, 1) < 0.5)  # (B, K)
+    some = torch.rand(losses.shape) < torch.rand(count, 1)  # (B, K)
+    left_out = torch.where(sides[:, None], one_side, some) & (torch.rand(count, 1) < 0.4)
+    losses = losses.masked_fill(left_out, torch.nan)
+    weights = trajectories.weights[at, network].float()  # (B, P)
+    return weights, masks, Prompt(losses, sides)
+
+
+def side_losses(loss: Tensor, masks: Tensor, n: Tensor) -> Tensor:
+    """Return for each class the mean loss over the samples of its side of the mask, (B, K).
+
+    Args:
+        loss: of every class, (B, K).
+        masks: (B, K) bool, true = retained.
+        n: samples of each class, (K,).
+    """
+    result = torch.zeros_like(loss)
+    for side in (masks, ~masks):
+        weight = side * n  # (B, K)
+        mean = (loss * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+        result = torch.where(side, mean, result)
+    return result
+
+
+def _loss(model: DiHyFo, wanted: _Wanted, x: Tensor, schedule: Schedule) -> Tensor:
+    size = len(wanted.masks)
+    true = unflatten(wanted.weights, model.classifier)  # (B, units, fan_in + 1) a layer
     clean = model.standardise(true)
     t = torch.rand(size)  # (B,)
     t[: int(schedule.noise_one * size)] = 1.0
     signal, level = (s[:, None, None] for s in signal_and_noise(t))
     noisy = [signal * layer + level * torch.randn_like(layer) for layer in clean]
-    guess = model(noisy, t, zoo.masks[network])
-    x = images.x[torch.randint(len(images), (schedule.images,))]  # (I, D)
-    functional = _divergence(zoo, model, guess, true, x, schedule.tail)
+    guess = model(noisy, t, wanted.masks, wanted.prompt)
+    functional = _divergence(model, guess, true, x, schedule.tail)
     return _squared(guess, clean) + schedule.functional * functional
 
 
@@ -96,7 +158,7 @@ def _squared(guess: Rows, clean: Rows) -> Tensor:
     return total / sum(layer.numel() for layer in clean)
 
 
-def _divergence(zoo: Zoo, model: DiHyFo, guess: Rows, true: Rows, x: Tensor, tail: float) -> Tensor:
+def _divergence(model: DiHyFo, guess: Rows, true: Rows, x: Tensor, tail: float) -> Tensor:
     """How differently true and predicted networks answer, in nats, mean over networks and images.
 
     The symmetric KL, since KL(true || predicted) alone would not see a forgotten class that
@@ -104,8 +166,8 @@ def _divergence(zoo: Zoo, model: DiHyFo, guess: Rows, true: Rows, x: Tensor, tai
     difference of log-probabilities, which measures how deep a class is forgotten.
     """
     with torch.no_grad():
-        target = zoo.classifier.forward_many(true, x).log_softmax(2)  # (B, I, K)
-    ours = zoo.classifier.forward_many(model.restore(guess), x).log_softmax(2)  # (B, I, K)
+        target = model.classifier.forward_many(true, x).log_softmax(2)  # (B, I, K)
+    ours = model.classifier.forward_many(model.restore(guess), x).log_softmax(2)  # (B, I, K)
     apart = target - ours  # (B, I, K)
     symmetric = 0.5 * ((target.exp() - ours.exp()) * apart).sum(2).mean()
     return symmetric + tail * apart.square().mean()

@@ -1,17 +1,20 @@
-"""Answer forget requests with a generator: sample, choose on validation, measure on test."""
+"""Answer forget requests: sample, refine, choose on validation, measure on test."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.classifiers import pick, state_dict
+from models.classifiers import Rows, pick, state_dict
 from models.generator import Generator
 from models.masks import forget_code, retain_masks
 from models.measure import PerClass, per_class
+from models.prompts import LossPrompt, stack
+from models.refinement import Refinement, refine
 from models.sampler import draw_noise, sample
 
 
@@ -31,24 +34,44 @@ class ForgetRequest:
         forget: labels to forget, 1 to K-1 distinct ones.
         candidates: how many weight sets to draw.
         seed: of the noise; the same seed draws the same candidates.
-        gate: what a candidate must reach.
+        gate: what a candidate must reach; default: forget accuracy 0, or with a prompt nothing.
+        prompt: losses to aim at; default: none, as if retrained.
+        refine_steps: default: the generator's own, or with a prompt 0.
     """
 
     forget: tuple[int, ...]
     candidates: int
     seed: int
-    gate: Gate = Gate()
+    gate: Gate | None = None
+    prompt: LossPrompt = field(default_factory=LossPrompt)
+    refine_steps: int | None = None
+
+    @property
+    def accepts(self) -> Gate:
+        """The gate that holds."""
+        return self.gate or Gate(max_forget_accuracy=1.0 if self.prompt else 0.0)
+
+    def refinement(self, generator: Generator) -> Refinement:
+        """How this request's candidates are refined."""
+        if self.refine_steps is not None:
+            return replace(generator.refinement, steps=self.refine_steps)
+        return replace(generator.refinement, steps=0) if self.prompt else generator.refinement
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Validation figures of one drawn weight set: what the choice was made on."""
+    """Validation figures of one drawn weight set: what the choice was made on.
+
+    Attributes:
+        prompt_error: mean absolute log ratio of losses reached to losses asked for.
+    """
 
     index: int
     forget_accuracy: float
     retain_accuracy: float
     retain_loss: float
     accepted: bool
+    prompt_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +112,18 @@ def unlearn(
     masks = retain_masks(codes, k)  # (R, K)
     counts = torch.tensor([request.candidates for request in requests])  # (R,)
 
+    each = masks.repeat_interleave(counts, 0)  # (E, K)
     stage("sampling", 0.1)
     began = time.perf_counter()
     noise = torch.cat([draw_noise(classifier, r.seed, r.candidates) for r in requests])  # (E, P)
-    rows = sample(generator.model, masks.repeat_interleave(counts, 0), noise, generator.steps)
+    prompts = [r.prompt for r in requests for _ in range(r.candidates)]
+    prompt = stack(prompts, each) if any(prompts) else None
+    rows = sample(generator.model, each, noise, generator.steps, prompt)
     sampled = time.perf_counter()
+
+    stage("refining", 0.2)
+    rows = _refine(generator, requests, counts, rows, noise, each)
+    refined = time.perf_counter()
 
     stage("choosing", 0.4)
     on_validation = per_class(classifier, rows, generator.dataset.validation)
@@ -109,18 +139,58 @@ def unlearn(
     on_test = per_class(classifier, chosen, generator.dataset.test)
     timing = {
         "sampling": 1e3 * (sampled - began),
-        "evaluating": 1e3 * (time.perf_counter() - sampled),
+        "refining": 1e3 * (refined - sampled),
+        "evaluating": 1e3 * (time.perf_counter() - refined),
     }
     return [
         Unlearned(
             weights=state_dict(chosen, i, classifier),
             chosen=best[i],
             candidates=drawn[i],
-            metrics=_metrics(generator, codes[i], masks[i], _slice(on_test, i, 1), drawn[i]),
+            metrics=_metrics(generator, codes[i], masks[i], _slice(on_test, i, 1), drawn[i])
+            | _sampler(generator, requests[i], masks[i], _slice(on_test, i, 1)),
             timing_ms=timing,
         )
         for i in range(len(requests))
     ]
+
+
+def _refine(
+    generator: Generator,
+    requests: Sequence[ForgetRequest],
+    counts: Tensor,
+    rows: Rows,
+    noise: Tensor,
+    masks: Tensor,
+) -> Rows:
+    """Refine each request's candidates as it asks for; those that ask alike together."""
+    hows = [request.refinement(generator) for request in requests]
+    asked = torch.tensor([how.steps for how in hows]).repeat_interleave(counts)  # (E,)
+    rows = [layer.clone() for layer in rows]
+    for how in {how.steps: how for how in hows}.values():
+        at = torch.nonzero(asked == how.steps)[:, 0]  # (E',)
+        train = generator.dataset.train
+        done = refine(generator.model, pick(rows, at), noise[at], masks[at], train, how)
+        for layer, part in zip(rows, done, strict=True):
+            layer[at] = part
+    return rows
+
+
+def _sampler(
+    generator: Generator, request: ForgetRequest, mask: Tensor, measured: PerClass
+) -> dict[str, Any]:
+    """Say how the weights came to be and, if losses were asked for, which were reached."""
+    how = request.refinement(generator)
+    result: dict[str, Any] = {
+        "sampler": {"steps": generator.steps, "refinement": asdict(how) if how.steps else None}
+    }
+    if request.prompt:
+        result["prompt"] = {
+            "requested": request.prompt.wanted(),
+            "achieved": request.prompt.reached(measured, mask),
+            "warnings": request.prompt.warnings(mask, generator.config["prompts"]),
+        }
+    return result
 
 
 def _slice(measured: PerClass, start: int, count: int) -> PerClass:
@@ -131,23 +201,34 @@ def _slice(measured: PerClass, start: int, count: int) -> PerClass:
 def _judge(request: ForgetRequest, mask: Tensor, measured: PerClass) -> list[Candidate]:
     retain, loss = measured.over(mask.expand(request.candidates, -1))  # (C,), (C,)
     forget, _ = measured.over(~mask.expand(request.candidates, -1))  # (C,)
-    gate = request.gate
-    return [
-        Candidate(i, f, r, ls, f <= gate.max_forget_accuracy and r >= gate.min_retain_accuracy)
-        for i, (f, r, ls) in enumerate(
-            zip(forget.tolist(), retain.tolist(), loss.tolist(), strict=True)
-        )
-    ]
+    gate, found = request.accepts, []
+    for i in range(request.candidates):
+        f, r = forget[i].item(), retain[i].item()
+        accepted = f <= gate.max_forget_accuracy and r >= gate.min_retain_accuracy
+        error = _prompt_error(request.prompt, _slice(measured, i, 1), mask)
+        found.append(Candidate(i, f, r, loss[i].item(), accepted, error))
+    return found
+
+
+def _prompt_error(prompt: LossPrompt, measured: PerClass, mask: Tensor) -> float | None:
+    if not prompt:
+        return None
+    reached, wanted = prompt.reached(measured, mask), prompt.wanted()
+    return sum(abs(log(max(reached[k], 1e-6) / wanted[k])) for k in wanted) / len(wanted)
 
 
 def _choose(candidates: Sequence[Candidate]) -> int:
-    """Return the best retainer among the accepted, else the best forgetter."""
+    """Return the best of the accepted, else the best forgetter.
+
+    The best is the best retainer or, if losses were asked for, who comes nearest to them.
+    """
 
     def rank(candidate: Candidate) -> tuple[float, ...]:
         forgotten = 0.0 if candidate.accepted else candidate.forget_accuracy
         return (
             -float(candidate.accepted),
             forgotten,
+            candidate.prompt_error or 0.0,
             -candidate.retain_accuracy,
             candidate.retain_loss,
         )

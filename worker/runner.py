@@ -21,6 +21,7 @@ from core.queue import Bell
 from core.states import Status
 from models.generator import Generator
 from models.masks import forget_code
+from models.prompts import LossPrompt
 from models.unlearning import ForgetRequest, Gate, Unlearned, unlearn
 
 log = logging.getLogger("hyperforget.worker")
@@ -172,12 +173,15 @@ _INTERNAL = {
 
 
 def _request(job: Job) -> ForgetRequest:
-    require = job.request.get("require")
+    require, prompt = job.request.get("require"), dict(job.request.get("prompt") or {})
+    by_class = {int(label): loss for label, loss in prompt.pop("class_losses", {}).items()}
     return ForgetRequest(
         tuple(job.forget),
         job.request["candidates"],
         job.request["seed"],
-        Gate(**require) if require else Gate(),
+        Gate(**require) if require else None,
+        LossPrompt(**prompt, class_losses=by_class),
+        job.request.get("refine_steps"),
     )
 
 
@@ -196,7 +200,6 @@ def _report(
             "dataset": generator.config["dataset"],
             "held_out": _is_held_out(job, generator),
         },
-        "sampler": generator.config["sampler"],
         "chosen": answer.chosen,
         "candidates": [asdict(candidate) for candidate in answer.candidates],
         "batch": batch,

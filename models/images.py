@@ -1,0 +1,244 @@
+"""Read images: CIFAR-10 in its official forms, and any image folder or zip of one.
+
+A folder or zip holds ``train/<class>/<image>`` and ``test/<class>/<image>``. Nothing is
+unpacked to disk, and names inside a zip are only read, never followed.
+"""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from models.datasets import DataError, Dataset, assemble
+
+CIFAR_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+CIFAR_VALIDATION = 5_000  # the last training images
+_CIFAR_SHAPE = (3, 32, 32)
+_CIFAR_FORMS = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar10", "cifar10-jpeg.zip")
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+_MAX_FILE = 20_000_000  # bytes of one image file
+_MAX_PIXELS = 3 * 256 * 256  # numbers in one image: classifiers here are small
+_MAX_TOTAL = 4_000_000_000  # numbers in all images
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, y, x_test, y_test
+
+
+def load_cifar10(path: Path) -> Dataset:
+    """Load CIFAR-10 from binary batches, Python batches, or an image folder or zip.
+
+    Args:
+        path: one of these, or a place beside or above them.
+
+    Raises:
+        DataError: none is there, or it is not CIFAR-10.
+    """
+    places = [path, *(root / name for root in (path, path.parent) for name in _CIFAR_FORMS)]
+    for place in places:
+        if (place / "data_batch_1.bin").is_file():
+            arrays, form = _binary(place), "the official binary files"
+        elif (place / "data_batch_1").is_file():
+            arrays, form = _python(place), "the official Python files"
+        elif (place.suffix == ".zip" and place.is_file()) or (place / "train").is_dir():
+            names, *found = read_folder(place)
+            if names != list(CIFAR_CLASSES):
+                raise DataError(f"{place} has the classes {names}, not CIFAR-10's")
+            x, y, x_test, y_test = found
+            arrays, form = (x, y, x_test, y_test), f"images ({place.name}), in order of name, class"
+        else:
+            continue
+        x, y, x_test, y_test = arrays
+        if x.shape != (50_000, *_CIFAR_SHAPE) or x_test.shape != (10_000, *_CIFAR_SHAPE):
+            raise DataError(f"{place} is not the whole CIFAR-10: {x.shape}, {x_test.shape}")
+        cut = len(y) - CIFAR_VALIDATION
+        jpeg = " (pixels went through JPEG)" if place.suffix == ".zip" else ""
+        return assemble(
+            name="cifar10",
+            source="cifar10",
+            class_names=CIFAR_CLASSES,
+            arrays=((x[:cut], y[:cut]), (x[cut:], y[cut:]), (x_test, y_test)),
+            scale=255.0,
+            about=(
+                f"CIFAR-10, pixels / 255, from {form}{jpeg}; test = the 10,000 test images; "
+                "validation = the last 5,000 training images"
+            ),
+            shape=_CIFAR_SHAPE,
+        )
+    raise DataError(
+        f"CIFAR-10 is not in {path.parent}: put {', '.join(_CIFAR_FORMS[:2])} or cifar10-jpeg.zip "
+        "there (hyperforget data get cifar10), or point --data or HYPERFORGET_DATA at it"
+    )
+
+
+def read_folder(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Read an image folder or a zip of one.
+
+    Returns:
+        The class names in alphabetical order; x_train (N, C, H, W) uint8, y_train (N,),
+        x_test, y_test, each in the order of file name, then class, so that classes are mixed.
+
+    Raises:
+        DataError: it is no such folder, or an image can't be read or has another size.
+    """
+    if path.is_dir():
+        found = {str(file.relative_to(path).as_posix()): file for file in path.rglob("*")}
+        return _read({name: _opener(file) for name, file in found.items() if file.is_file()}, path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                member.filename: _member(archive, member)
+                for member in archive.infolist()
+                if not member.is_dir()
+            }
+            return _read(members, path)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path} is not a readable folder or zip of images: {error}") from None
+
+
+def write_npz(source: Path, target: Path) -> None:
+    """Turn an image folder or zip into the ``.npz`` that `datasets.load_npz` reads."""
+    names, x, y, x_test, y_test = read_folder(source)
+    with target.open("wb") as file:
+        np.savez_compressed(
+            file,
+            X_train=x,
+            y_train=y,
+            X_test=x_test,
+            y_test=y_test,
+            class_names=np.array(names),
+        )
+
+
+def _opener(file: Path) -> Callable[[], IO[bytes]]:
+    return lambda: file.open("rb")
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
+    return lambda: archive.open(member)
+
+
+def _read(
+    files: dict[str, Callable[[], IO[bytes]]], where: Path
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    split: dict[str, list[tuple[str, str, str]]] = {"train": [], "test": []}
+    for full in files:
+        parts = PurePosixPath(full).parts
+        if (
+            len(parts) >= 3
+            and parts[-3] in split
+            and PurePosixPath(full).suffix.lower() in _SUFFIXES
+        ):
+            split[parts[-3]].append((parts[-1], parts[-2], full))
+    names = sorted({folder for _, folder, _ in split["train"]})
+    if not names or {folder for _, folder, _ in split["test"]} != set(names):
+        raise DataError(
+            f"{where} must hold train/<class>/<image> and test/<class>/<image> of the same classes"
+        )
+    arrays: list[np.ndarray] = []
+    shape: tuple[int, ...] = ()
+    for part in ("train", "test"):
+        listed = sorted(split[part])
+        x: np.ndarray | None = None
+        for i, image in enumerate(_decoded(files, [full for *_, full in listed], where)):
+            if x is None:
+                shape = shape or image.shape
+                if len(listed) * image.size > _MAX_TOTAL:
+                    raise DataError(f"{where} holds more than {_MAX_TOTAL:,} pixel values")
+                x = np.empty((len(listed), *shape), np.uint8)
+            if image.shape != shape:
+                raise DataError(
+                    f"{where}: {listed[i][2]} is {image.shape}, others are {shape}; "
+                    "all images must have one size and mode"
+                )
+            x[i] = image
+        assert x is not None
+        arrays += [x, np.array([names.index(folder) for _, folder, _ in listed])]
+    return names, arrays[0], arrays[1], arrays[2], arrays[3]
+
+
+def _decoded(
+    files: dict[str, Callable[[], IO[bytes]]], wanted: list[str], where: Path
+) -> Iterator[np.ndarray]:
+    """Yield images as (C, H, W) uint8, C = 1 or 3."""
+    for name in wanted:
+        with files[name]() as file:
+            content = file.read(_MAX_FILE + 1)
+        if len(content) > _MAX_FILE:
+            raise DataError(f"{where}: {name} is larger than {_MAX_FILE:,} bytes")
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                if 3 * image.width * image.height > _MAX_PIXELS:
+                    raise DataError(f"{where}: {name} is larger than 256x256 pixels")
+                pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{where}: {name} is no readable image: {error}") from None
+        yield pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _binary(folder: Path) -> Arrays:
+    """Read the binary batches: records of one label and 3,072 pixels, channel by channel."""
+
+    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            records = np.fromfile(folder / name, np.uint8).reshape(-1, 3073)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder / name} is no binary batch of CIFAR-10: {error}") from None
+        if (records[:, 0] > 9).any():
+            raise DataError(f"{folder / name} holds a label above 9")
+        return records[:, 1:].reshape(-1, *_CIFAR_SHAPE), records[:, 0].astype(np.int64)
+
+    return _joined([read(f"data_batch_{i}.bin") for i in range(1, 6)], read("test_batch.bin"))
+
+
+_PICKLED_ARRAYS = frozenset(
+    {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+)
+
+
+class _OnlyArrays(pickle.Unpickler):
+    """Builds numpy arrays and plain values, and refuses to look up anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLED_ARRAYS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _python(folder: Path) -> Arrays:
+    """Read the Python batches, which are pickles, with an unpickler that knows arrays only."""
+
+    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            with (folder / name).open("rb") as file:
+                batch = _OnlyArrays(file, encoding="bytes").load()
+            x = np.asarray(batch[b"data"], np.uint8).reshape(-1, *_CIFAR_SHAPE)
+            y = np.asarray(batch[b"labels"], np.int64)
+        except Exception as error:  # a broken pickle can raise anything
+            raise DataError(f"{folder / name} is no Python batch of CIFAR-10: {error}") from None
+        if y.shape != x.shape[:1] or not ((y >= 0) & (y <= 9)).all():
+            raise DataError(f"{folder / name} has labels that do not fit its images")
+        return x, y
+
+    return _joined([read(f"data_batch_{i}") for i in range(1, 6)], read("test_batch"))
+
+
+def _joined(
+    batches: list[tuple[np.ndarray, np.ndarray]], test: tuple[np.ndarray, np.ndarray]
+) -> Arrays:
+    x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
+    return x, y, *test
