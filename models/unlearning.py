@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.classifiers import pick, state_dict
+from models.classifiers import Rows, pick, state_dict
 from models.generator import Generator
 from models.masks import forget_code, retain_masks
 from models.measure import PerClass, per_class
@@ -91,8 +91,7 @@ def unlearn(
 
     stage("sampling", 0.1)
     began = time.perf_counter()
-    noise = torch.cat([draw_noise(classifier, r.seed, r.candidates) for r in requests])  # (E, P)
-    rows = sample(generator.model, masks.repeat_interleave(counts, 0), noise, generator.steps)
+    rows = draw(generator, requests)
     sampled = time.perf_counter()
 
     stage("choosing", 0.4)
@@ -121,6 +120,20 @@ def unlearn(
         )
         for i in range(len(requests))
     ]
+
+
+def draw(generator: Generator, requests: Sequence[ForgetRequest]) -> Rows:
+    """Draw the candidates of all requests, the first one's first, as one batch.
+
+    Returns:
+        Weights, (E, units, fan_in + 1) a layer.
+    """
+    classifier = generator.classifier
+    codes = [forget_code(request.forget) for request in requests]
+    counts = torch.tensor([request.candidates for request in requests])  # (R,)
+    masks = retain_masks(codes, classifier.classes).repeat_interleave(counts, 0)  # (E, K)
+    noise = torch.cat([draw_noise(classifier, r.seed, r.candidates) for r in requests])  # (E, P)
+    return sample(generator.model, masks, noise, generator.steps)
 
 
 def _slice(measured: PerClass, start: int, count: int) -> PerClass:
