@@ -97,7 +97,7 @@ def worker(parent: Parent = None) -> None:
 @app.command()
 def demo(
     forget: Annotated[str, typer.Option(help="labels, joined by commas")] = "3,9",
-    out: Annotated[Path, typer.Option(help="folder for weights and report")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="folder for what comes of it")] = Path("demo"),
 ) -> None:
     """Start the service, forget two digits through its API, show what came of it, stop."""
     labels = _labels(forget)
@@ -117,13 +117,23 @@ def demo(
             with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
                 job, milliseconds = _follow(client, labels, stack)
                 out.mkdir(parents=True, exist_ok=True)
-                for name, file in (("weights", "weights.safetensors"), ("report", "report.json")):
-                    (out / file).write_bytes(client.get(job["links"][name]).content)
+                for link, file in {
+                    job["links"]["weights"]: "weights.safetensors",
+                    job["links"]["report"]: "report.json",
+                    job["links"]["certificate"]: "certificate.json",
+                    "/keys": "keys.json",
+                }.items():
+                    (out / file).write_bytes(client.get(link).content)
         finally:
             stack.stop()
     held_out = json.loads((out / "report.json").read_bytes())["generator"]["held_out"]
     _show(job, milliseconds, held_out)
-    console.print(f"\nwritten: {out / 'weights.safetensors'}, {out / 'report.json'}")
+    console.print(f"\nwritten to {out}: weights.safetensors, report.json; check them with")
+    console.print(
+        f"hyperforget verify {out / 'certificate.json'} {out / 'weights.safetensors'} "
+        f"--keys {out / 'keys.json'}",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -304,7 +314,10 @@ def verify_audit_log(
             other = auditfile.read_checkpoint(path.read_bytes(), trusted)
             log.check_checkpoint(other)
             _checked(f"it agrees with {path}, signed {other.signed_at}")
-    console.print("an entry cut off before that time would show against a later certificate only")
+    console.print(
+        "later entries are not covered: compare with a later certificate or export",
+        soft_wrap=True,
+    )
 
 
 def main() -> None:
