@@ -106,6 +106,19 @@ def test_a_log_that_is_cut_off_is_refused(
     check(export([])).check_checkpoint(check(export([])).checkpoint)
 
 
+def test_an_entry_that_nobody_signed_is_refused(entries: list[str]) -> None:
+    *_, checkpoint = export(entries[:4]).splitlines()
+    well_chained = "\n".join(entries).encode() + b"\n" + checkpoint
+    with pytest.raises(Refused, match="signs 4 of 5"):
+        check(well_chained)
+
+
+def test_entries_are_numbered_without_a_gap(entries: list[str]) -> None:
+    skipping = entries[0].replace('"index":0', '"index":1')
+    with pytest.raises(Refused, match="holds entry 1"):
+        export([skipping])
+
+
 def rewritten(entries: list[str]) -> list[str]:
     """Return another history, well chained: what the key's owner could write."""
     from core.auditlog import digest
