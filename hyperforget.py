@@ -273,7 +273,7 @@ def export_audit_log(
         else:
             key = SigningKey.read(settings.signing_key or settings.home / KEY_FILE)
             lines = auditfile.export(ledger.audit_log(), key, time.time())
-        with out.open("wb") if out else nullcontext(sys.stdout.buffer) as file, _refusals(out):
+        with _refusals(out), out.open("wb") if out else nullcontext(sys.stdout.buffer) as file:
             file.writelines(lines)
     except KeyFileError as error:
         _fail(f"{error}; export where a worker runs, or set HYPERFORGET_SIGNING_KEY")
@@ -346,13 +346,15 @@ def _checked(what: str) -> None:
 
 @contextmanager
 def _refusals(file: Path | None) -> Iterator[None]:
-    """End with 1 and say why when something is not to be believed."""
+    """End with 1 and say why when something is not to be believed, or can't be read."""
     from core.dsse import Refused
 
     try:
         yield
     except Refused as error:
         _fail(f"REFUSED {file or 'the audit log'}: {error}")
+    except OSError as error:
+        _fail(str(error))
 
 
 def _regenerate(certificate: dict[str, Any], content: bytes) -> str:

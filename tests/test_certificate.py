@@ -125,6 +125,9 @@ def test_exports(home: Path, tmp_path: Path) -> None:
     table = run(home, "audit-log", "export", "--format", "csv").stdout.splitlines()
     assert len(table) == 4
     assert run(home, "audit-log", "export", "--format", "xml").exit_code == 1
+    nowhere = run(home, "audit-log", "export", "--out", tmp_path / "absent" / "log")
+    assert nowhere.exit_code == 1
+    assert "absent" in nowhere.stderr
     no_key = run(tmp_path, "audit-log", "export")
     assert no_key.exit_code == 1
     assert "HYPERFORGET_SIGNING_KEY" in no_key.stderr
