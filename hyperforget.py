@@ -5,11 +5,12 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -80,19 +81,23 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
 @app.command()
 def worker(parent: Parent = None) -> None:
     """Run one worker process; Redis and database come from the settings."""
+    from core.dsse import KeyFileError
     from worker.main import main as work
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("hyperforget").setLevel(logging.INFO)
     settings = _settings()
     _end_with(parent)
-    work(settings)
+    try:
+        work(settings)
+    except KeyFileError as error:
+        _fail(f"HYPERFORGET_SIGNING_KEY: {error}")
 
 
 @app.command()
 def demo(
     forget: Annotated[str, typer.Option(help="labels, joined by commas")] = "3,9",
-    out: Annotated[Path, typer.Option(help="folder for weights and report")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="folder for what comes of it")] = Path("demo"),
 ) -> None:
     """Start the service, forget two digits through its API, show what came of it, stop."""
     labels = _labels(forget)
@@ -112,13 +117,23 @@ def demo(
             with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
                 job, milliseconds = _follow(client, labels, stack)
                 out.mkdir(parents=True, exist_ok=True)
-                for name, file in (("weights", "weights.safetensors"), ("report", "report.json")):
-                    (out / file).write_bytes(client.get(job["links"][name]).content)
+                for link, file in {
+                    job["links"]["weights"]: "weights.safetensors",
+                    job["links"]["report"]: "report.json",
+                    job["links"]["certificate"]: "certificate.json",
+                    "/keys": "keys.json",
+                }.items():
+                    (out / file).write_bytes(client.get(link).content)
         finally:
             stack.stop()
     held_out = json.loads((out / "report.json").read_bytes())["generator"]["held_out"]
     _show(job, milliseconds, held_out)
-    console.print(f"\nwritten: {out / 'weights.safetensors'}, {out / 'report.json'}")
+    console.print(f"\nwritten to {out}: weights.safetensors, report.json; check them with")
+    console.print(
+        f"hyperforget verify {out / 'certificate.json'} {out / 'weights.safetensors'} "
+        f"--keys {out / 'keys.json'}",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -172,6 +187,139 @@ def train(
     console.print(f"written: {target}", soft_wrap=True)
 
 
+KeysFile = Annotated[
+    Path | None, typer.Option("--keys", help="trusted keys, saved from GET /keys", dir_okay=False)
+]
+Fingerprint = Annotated[
+    str | None, typer.Option(help="the trusted key's `kid`, that the operator told you")
+]
+ServiceUrl = Annotated[
+    str | None, typer.Option("--url", help="a service whose GET /keys you trust")
+]
+ExistingFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
+
+
+@app.command()
+def verify(
+    certificate: ExistingFile,
+    weights: ExistingFile,
+    report: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    keys: KeysFile = None,
+    fingerprint: Fingerprint = None,
+    url: ServiceUrl = None,
+    audit_log: Annotated[
+        Path | None, typer.Option(help="exported log, to hold the certificate", exists=True)
+    ] = None,
+    regenerate: Annotated[
+        bool, typer.Option(help="draw the weights again from their seed and compare")
+    ] = False,
+) -> None:
+    """Check a certificate and its weights; needs no service and no torch."""
+    from core import auditfile, trust
+    from core import certificate as certificates
+
+    envelope, content = certificate.read_bytes(), weights.read_bytes()
+    with _refusals(certificate):
+        signer = certificates.signer_inside(envelope)
+        trusted, why = trust.keys_for(signer, keys, fingerprint, url)
+        proven = certificates.verify(envelope, trusted)
+        _checked(f"signed by key {proven.key}, trusted from {why}")
+        proven.check_file(certificates.WEIGHTS, content)
+        _checked(f"{weights} is the certified file, to the bit")
+        if report is not None:
+            proven.check_file(certificates.REPORT, report.read_bytes())
+            _checked(f"{report} is the certified report, to the bit")
+        if audit_log is not None:
+            log = auditfile.verify(audit_log.read_bytes(), trusted)
+            log.check_certificate(proven)
+            _checked(f"{audit_log} is whole ({len(log.entries)} entries) and holds it")
+        if regenerate:
+            _checked(_regenerate(proven.predicate, content))
+    for line in certificates.summary(proven):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    skipped = {"the audit log (--audit-log)": audit_log, "drawing again (--regenerate)": regenerate}
+    not_run = [name for name, given in skipped.items() if not given]
+    if not_run:
+        console.print(f"not checked: {', '.join(not_run)}", soft_wrap=True)
+    console.print("\nThis does not prove:")
+    for sentence in proven.predicate["does_not_prove"]:
+        console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
+audit = typer.Typer(help="Export and check the audit log.", no_args_is_help=True)
+app.add_typer(audit, name="audit-log")
+
+
+@audit.command("export")
+def export_audit_log(
+    out: Annotated[Path | None, typer.Option(help="default: standard output")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl, which can be checked, or csv, to read")
+    ] = "jsonl",
+) -> None:
+    """Write the audit log, with a checkpoint signed now at its end."""
+    from core import auditfile
+    from core.dsse import KEY_FILE, KeyFileError, SigningKey
+    from core.ledger import Ledger
+
+    if form not in ("jsonl", "csv"):
+        _fail(f"--format {form}: use jsonl or csv")
+    settings = _settings()
+    ledger = Ledger(settings.database_url)
+    try:
+        ledger.migrate()
+        if form == "csv":
+            lines = auditfile.export_csv(ledger.audit_log())
+        else:
+            key = SigningKey.read(settings.signing_key or settings.home / KEY_FILE)
+            lines = auditfile.export(ledger.audit_log(), key, time.time())
+        with _refusals(out), out.open("wb") if out else nullcontext(sys.stdout.buffer) as file:
+            file.writelines(lines)
+    except KeyFileError as error:
+        _fail(f"{error}; export where a worker runs, or set HYPERFORGET_SIGNING_KEY")
+    finally:
+        ledger.close()
+
+
+@audit.command("verify")
+def verify_audit_log(
+    file: ExistingFile,
+    keys: KeysFile = None,
+    fingerprint: Fingerprint = None,
+    url: ServiceUrl = None,
+    certificate: Annotated[
+        list[Path] | None, typer.Option(help="the log must hold it; may be repeated", exists=True)
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="another export, earlier or later, that it must agree with", exists=True),
+    ] = None,
+) -> None:
+    """Check an exported audit log: no entry removed, changed, swapped or cut off."""
+    from core import auditfile, trust
+    from core import certificate as certificates
+
+    content = file.read_bytes()
+    with _refusals(file):
+        signer = auditfile.signer_inside(content)
+        trusted, why = trust.keys_for(signer, keys, fingerprint, url)
+        log = auditfile.verify(content, trusted)
+        _checked(f"{len(log.entries)} entries follow one another")
+        signed = log.checkpoint
+        _checked(f"complete as of {signed.signed_at}: signed by key {signed.key}, from {why}")
+        for path in certificate or ():
+            log.check_certificate(certificates.verify(path.read_bytes(), trusted))
+            _checked(f"it holds {path}")
+        for path in checkpoint or ():
+            other = auditfile.read_checkpoint(path.read_bytes(), trusted)
+            log.check_checkpoint(other)
+            _checked(f"it agrees with {path}, signed {other.signed_at}")
+    console.print(
+        "later entries are not covered: compare with a later certificate or export",
+        soft_wrap=True,
+    )
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -190,6 +338,44 @@ def _settings(**given: Any) -> Settings:
 def _fail(message: str) -> NoReturn:
     Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def _checked(what: str) -> None:
+    console.print(f"ok: {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _refusals(file: Path | None) -> Iterator[None]:
+    """End with 1 and say why when something is not to be believed, or can't be read."""
+    from core.dsse import Refused
+
+    try:
+        yield
+    except Refused as error:
+        _fail(f"REFUSED {file or 'the audit log'}: {error}")
+    except OSError as error:
+        _fail(str(error))
+
+
+def _regenerate(certificate: dict[str, Any], content: bytes) -> str:
+    """Draw a certificate's weights again and say how they compare."""
+    from core.catalog import Catalog
+    from models.datasets import DataError
+    from worker import regenerate
+
+    settings = _settings()
+    entries = Catalog(settings.generator_roots).entries
+    try:
+        found = regenerate.regenerate(certificate, content, entries, settings)
+    except DataError as error:
+        _fail(f"can't draw again: {error}")
+    if found.equal == 1:
+        return "drawn again from the seed: equal to the bit"
+    return (
+        f"drawn again from the seed: within {regenerate.TOLERANCE:g} "
+        f"({found.equal:.1%} of the floats equal to the bit, the largest difference "
+        f"{found.largest:.1e})"
+    )
 
 
 def _labels(text: str) -> list[int]:

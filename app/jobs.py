@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from app.documents import document, matches
 from app.problems import FieldError, Problem, invalid
 from app.schemas import (
     MAX_SEED,
@@ -139,6 +140,27 @@ def get_report(job_id: str, request: Request, use: Use) -> Response:
     return _artifact(job_id, "report", "json", "application/json", request, use)
 
 
+@router.get(
+    "/jobs/{job_id}/certificate",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}}}},
+)
+def get_certificate(job_id: str, request: Request, use: Use) -> Response:
+    """Download the signed certificate: an in-toto Statement in a DSSE envelope.
+
+    `hyperforget verify certificate.json weights.safetensors --keys keys.json` checks it
+    without this service; docs/certificate.md tells how to do it without HyperForget.
+    """
+    job = _job(job_id, use)
+    found = use.ledger.certificate(job.id)
+    if found is None:
+        detail = f"job {job.id} is {job.status}; only a succeeded job has a certificate"
+        if job.status is Status.SUCCEEDED:
+            detail = f"job {job.id} has no certificate: it ended before there were any"
+        raise Problem(409, "no-artifact", detail)
+    return document(found.encode(), "application/json", request)
+
+
 def _generator(name: str | None, use: Services) -> Entry:
     wanted = use.settings.default_generator if name is None else name
     known = use.catalog.entries
@@ -202,7 +224,7 @@ def _artifact(
         raise Problem(410, "artifact-gone", f"the {name} of job {job.id} are no longer stored")
     digest = base64.b64encode(bytes.fromhex(sha256)).decode()
     headers = {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
-    if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+    if matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     forgot = "-".join(str(label) for label in job.forget)
     filename = f"{job.generator}-without-{forgot}.{suffix}"
@@ -232,11 +254,6 @@ class _File(FileResponse):
             refused["status"], "bad-range", f"Range: {what}", [FieldError("Range", what)], kept
         )
         await problem.response(scope["path"])(scope, receive, send)
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or tags == ["*"]
 
 
 def _view(jobs: Sequence[Job], use: Services) -> list[JobView]:
@@ -270,6 +287,7 @@ def _links(job: Job) -> Links:
         cancel=None if job.status.ended else f"{me}/cancel",
         weights=f"{me}/weights" if done else None,
         report=f"{me}/report" if done else None,
+        certificate=f"{me}/certificate" if done else None,
     )
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from app import generators, health, jobs, problems
+from app import generators, health, jobs, keys, problems
 from app.limits import BodyLimit
 from app.schemas import ProblemView
 from app.services import Services
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for module in (jobs, generators, health):
+    for module in (jobs, generators, keys, health):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

@@ -121,6 +121,7 @@ class Links(BaseModel):
     cancel: str | None = None
     weights: str | None = None
     report: str | None = None
+    certificate: str | None = None
 
 
 class JobView(BaseModel):

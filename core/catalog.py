@@ -32,13 +32,15 @@ class Entry:
         id: its name, and its folder's.
         config: ``generator.json``.
         audit: ``audit.json``.
-        digest: sha256 over its files.
+        files: sha256 of each of its files.
+        digest: sha256 over all of them.
     """
 
     id: str
     folder: Path
     config: dict[str, Any]
     audit: dict[str, Any]
+    files: dict[str, str]
     digest: str
 
     @property
@@ -78,14 +80,12 @@ def read(folder: Path) -> Entry:
     """
     if not NAME.fullmatch(folder.name):
         raise ValueError(f"a generator is named like digits-mlp, not {folder.name!r}")
-    digest = hashlib.sha256()
-    for name in FILES:
-        content = (folder / name).read_bytes()
-        digest.update(f"{name}:{hashlib.sha256(content).hexdigest()}\n".encode())
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+    digest = hashlib.sha256("".join(f"{n}:{sha}\n" for n, sha in files.items()).encode())
     config = json.loads((folder / "generator.json").read_bytes())
     audit = json.loads((folder / "audit.json").read_bytes())
     for document, keys in ((config, _CONFIG_KEYS), (audit, ("reference",))):
         missing = [key for key in keys if not isinstance(document, dict) or key not in document]
         if missing:
             raise ValueError(f"it says nothing of {', '.join(missing)}")
-    return Entry(folder.name, folder, config, audit, digest.hexdigest())
+    return Entry(folder.name, folder, config, audit, files, digest.hexdigest())

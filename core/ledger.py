@@ -8,7 +8,7 @@ the job: a worker that was given up for lost changes nothing when it wakes.
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,11 +19,11 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, Row, event
 
+from core import auditlog
 from core.states import Status, sources
+from core.tables import metadata
 
 _SQLITE_PATIENCE = 30.0  # seconds to wait for another writer
-
-metadata = sa.MetaData()
 
 jobs = sa.Table(
     "jobs",
@@ -107,12 +107,18 @@ class LiveWorker:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended, as its worker hands it in."""
+    """How a job ended, as its worker hands it in.
+
+    Attributes:
+        certify: signs the certificate of a success, given its entry's place in the audit
+            log and the time; part of the commit.
+    """
 
     status: Status
     metrics: dict[str, Any] | None = None
     artifacts: dict[str, dict[str, Any]] | None = None
     error: dict[str, Any] | None = None
+    certify: Callable[[auditlog.Place, float], auditlog.Certified] | None = None
 
 
 class AlreadyEnded(Exception):
@@ -227,6 +233,8 @@ class Ledger:
         )
         with self._write() as connection:
             row = connection.execute(change).one_or_none()
+            if row:
+                _log_ends(connection, [row])
         if row:
             return _job(row)
         if self.get(job_id) is None:
@@ -294,7 +302,7 @@ class Ledger:
     def finish(self, held: Job, outcome: Outcome) -> bool:
         """Commit how a claimed job ended; False when the claim no longer holds."""
         with self._write() as connection:
-            done = connection.execute(
+            row = connection.execute(
                 sa.update(jobs)
                 .where(self._holds([held]))
                 .values(
@@ -307,8 +315,11 @@ class Ledger:
                     artifacts=outcome.artifacts,
                     error=outcome.error,
                 )
-            )
-        return done.rowcount == 1
+                .returning(jobs)
+            ).one_or_none()
+            if row:
+                _log_ends(connection, [row], outcome.certify)
+        return row is not None
 
     def release(self, held: Sequence[Job]) -> None:
         """Give claimed jobs back to the queue."""
@@ -367,12 +378,14 @@ class Ledger:
                     lost=jobs.c.lost + 1,
                     error=error,
                 )
-            )
+                .returning(jobs)
+            ).all()
             back = connection.execute(
                 sa.update(jobs).where(lost).values(_BACK | {"lost": jobs.c.lost + 1})
             )
             connection.execute(sa.delete(workers).where(workers.c.seen_at < now - 86_400))
-        return failed.rowcount + back.rowcount
+            _log_ends(connection, failed)
+        return len(failed) + back.rowcount
 
     def waiting(self) -> list[tuple[str, int]]:
         """Return (id, attempt) of all queued jobs, oldest first."""
@@ -383,6 +396,37 @@ class Ledger:
         )
         with self._read() as connection:
             return [(row.id, row.attempt) for row in connection.execute(query)]
+
+    # -- certificates and the audit log -----------------------------------------------
+
+    def certificate(self, job_id: str) -> str | None:
+        """Return a job's signed certificate, or None."""
+        query = sa.select(auditlog.certificates.c.envelope)
+        with self._read() as connection:
+            found = connection.execute(query.where(auditlog.certificates.c.job == job_id))
+            return found.scalar_one_or_none()
+
+    def add_signing_key(self, jwk: dict[str, str]) -> None:
+        """Publish the public half of a signing key, for good; nothing if it is known."""
+        table, now = auditlog.signing_keys, time.time()
+        with self._write() as connection:
+            place = auditlog.end(connection)  # so that two who add it come one by one
+            known = sa.select(table.c.id).where(table.c.id == jwk["kid"])
+            if connection.execute(known).one_or_none() is None:
+                connection.execute(sa.insert(table).values(id=jwk["kid"], jwk=jwk, added_at=now))
+                what = {"event": "key.added", "key": jwk["kid"]}
+                auditlog.append(connection, place, what, now)
+
+    def signing_keys(self) -> list[dict[str, str]]:
+        """Return all public keys that ever signed here, the oldest first."""
+        query = sa.select(auditlog.signing_keys.c.jwk).order_by(auditlog.signing_keys.c.added_at)
+        with self._read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def audit_log(self) -> Iterator[str]:
+        """Yield the audit log's entries, the oldest first."""
+        with self._read() as connection:
+            yield from auditlog.read(connection)
 
     # ---------------------------------------------------------------------------------
 
@@ -419,6 +463,34 @@ def _job(row: Row[Any]) -> Job:
     values = {name: row._mapping[name] for name in _FIELDS}
     values["status"] = Status(values["status"])
     return Job(**values)
+
+
+def _log_ends(
+    connection: Connection,
+    rows: Iterable[Row[Any]],
+    certify: Callable[[auditlog.Place, float], auditlog.Certified] | None = None,
+) -> None:
+    """Enter the ends of jobs into the audit log, and keep the certificate of a success.
+
+    Comes last in a transaction: who holds the log's end must not wait for a job's row.
+    """
+    ended = [_job(row) for row in rows]
+    if not ended:
+        return
+    place = auditlog.end(connection)
+    for job in ended:
+        finished = job.finished_at or job.created_at
+        what: dict[str, Any] = {"event": f"job.{job.status}"}
+        what |= {"job": job.id, "generator": job.generator}
+        for name in ("weights", "report"):
+            what[name] = (job.artifacts or {}).get(name, {}).get("sha256")
+        what["error"] = (job.error or {}).get("type")
+        if certify is not None:
+            envelope, what["certificate"] = certify(place, finished)
+            connection.execute(
+                sa.insert(auditlog.certificates).values(job=job.id, envelope=envelope)
+            )
+        place = auditlog.append(connection, place, what, finished)
 
 
 def _write_ahead(connection: Any) -> None:

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     database_url: str = Field("", description="SQLAlchemy URL; default: SQLite in home")
     redis_url: str = Field("", description="Redis or Valkey; default: the embedded server in home")
     artifacts_url: str = Field("", description="file:///folder; default: a folder in home")
+    signing_key: Folder | None = Field(
+        None, description="Ed25519 key (PEM) that workers sign with; default: made in home"
+    )
     generators: Annotated[tuple[Folder, ...], NoDecode] = Field(
         (), description="folders of generators beside the shipped ones, joined as in PATH"
     )

@@ -29,7 +29,7 @@ from models.prompts import support
 from models.reference import measure_reference
 from models.refinement import Refinement
 from models.training import Schedule
-from models.zoo import REFERENCE_SEED, Trajectories, Zoo, grow, trace
+from models.zoo import REFERENCE_SEED, Zoo, grow
 
 _OWN_STEPS = 1_500  # optimiser steps of a classifier on an own data set, about
 
@@ -42,6 +42,9 @@ class Recipe:
         classifier: as a command line names it, such as ``mlp:16``.
         fit: how one classifier is trained.
         zoo_seeds, reference_seeds: how many data orders each.
+        masks: how many of the training masks the zoo holds; None = all.
+        held_out: how many held-out masks are retrained for reference, and none else; None = all
+            masks are retrained.
         prompt_seeds: runs whose checkpoints prompts are learned from; 0 leaves prompts out.
         steps: network evaluations of one sample.
     """
@@ -51,6 +54,8 @@ class Recipe:
     zoo_seeds: int = 6
     reference_seeds: int = 3
     prompt_seeds: int = 2
+    masks: int | None = None
+    held_out: int | None = None
     refinement: Refinement = field(default_factory=Refinement)
     architecture: Architecture = field(default_factory=Architecture)
     schedule: Schedule = field(default_factory=Schedule)
@@ -114,24 +119,25 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     seconds = _Seconds(work / "seconds.json", recipe, dataset)
 
-    with seconds.of("zoo"):
-        codes, seeds = training_codes(k), range(recipe.zoo_seeds)
-        zoo = grow(work / "zoo.safetensors", classifier, dataset, codes, seeds, recipe.fit, bar)
-    with seconds.of("checkpoints"):
-        trajectories = None
-        if recipe.prompt_seeds:
-            path = work / "trajectories.safetensors"
-            runs = range(recipe.prompt_seeds)
-            trajectories = trace(path, classifier, dataset, zoo.codes, runs, recipe.fit, bar)
+    def networks(part: str, codes: np.ndarray, seeds: range, traced: int = 0) -> Zoo:
+        with seconds.of(part):
+            return grow(
+                *(work / part, classifier, dataset, codes, seeds, recipe.fit),
+                traced=traced,
+                bar=bar,
+            )
+
+    codes = training_codes(k, recipe.masks)
+    zoo = networks("zoo", codes, range(recipe.zoo_seeds), recipe.prompt_seeds)
+    held_out = held_out[: recipe.held_out]
+    others = proper_codes(k) if recipe.held_out is None else held_out
+    seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
+    retrained = networks("reference", np.concatenate([[0], others]), seeds)
     with seconds.of("reference"):
-        codes = np.concatenate([[0], proper_codes(k)])
-        seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
-        path = work / "reference.safetensors"
-        retrained = grow(path, classifier, dataset, codes, seeds, recipe.fit, bar)
         reference = measure_reference(retrained, dataset)
         reference.save(folder / generator.REFERENCE)
     with seconds.of("dihyfo"):
-        model = _trained(folder, zoo, trajectories, dataset, recipe, bar)
+        model = _trained(folder, zoo, dataset, recipe, bar)
     with seconds.of("audit"):
         material = Material(
             classifier,
@@ -151,7 +157,7 @@ def build(
         model,
         steps=recipe.steps,
         refinement=recipe.refinement,
-        prompts=support(trajectories) if trajectories else None,
+        prompts=support(zoo.trajectories) if zoo.trajectories else None,
         held_out=held_out,
         training={
             "recipe": asdict(recipe),
@@ -172,7 +178,6 @@ def build(
 def _trained(
     folder: Path,
     zoo: Zoo,
-    trajectories: Trajectories | None,
     dataset: Dataset,
     recipe: Recipe,
     bar: Bar,
@@ -187,9 +192,7 @@ def _trained(
     mark = folder.parent / "dihyfo.stamp"
     if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
         return generator.load_model(folder, zoo.classifier, recipe.architecture)
-    model = training.train(
-        zoo, trajectories, dataset.train, recipe.architecture, recipe.schedule, bar
-    )
+    model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
     shipped = generator.save_model(folder, model)
     mark.write_text(stamp)
     return shipped

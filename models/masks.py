@@ -47,8 +47,15 @@ def held_out_codes(classes: int) -> np.ndarray:
     return drawn[: len(codes) // 5]
 
 
-def training_codes(classes: int) -> np.ndarray:
-    """Return the codes DiHyFo may train on: all that are not held out, and the original's 0."""
+def training_codes(classes: int, count: int | None = None) -> np.ndarray:
+    """Return the codes DiHyFo may train on: all that are not held out, and the original's 0.
+
+    Args:
+        count: how many; default: all. Fewer are drawn at random, 0 among them.
+    """
     held_out = held_out_codes(classes)
     codes = proper_codes(classes)
-    return np.concatenate([[0], codes[~np.isin(codes, held_out)]])
+    rest = codes[~np.isin(codes, held_out)]
+    if count is not None:
+        rest = np.random.default_rng(1).permutation(rest)[: count - 1]
+    return np.concatenate([[0], rest])

@@ -41,7 +41,6 @@ class Schedule:
 
 def train(
     zoo: Zoo,
-    trajectories: Trajectories | None,
     images: Split,
     architecture: Architecture,
     schedule: Schedule,
@@ -50,9 +49,8 @@ def train(
     """Return the EMA of a DiHyFo trained on a zoo, in eval mode.
 
     Args:
-        zoo: the networks to learn from; their codes must hold no held-out mask.
-        trajectories: the checkpoints to learn prompts from, of the same classifier; None
-            leaves prompts out.
+        zoo: the networks to learn from; their codes must hold no held-out mask. Without
+            trajectories, prompts are left out.
         images: the training split that the functional loss looks at.
     """
     torch.manual_seed(schedule.seed)
@@ -66,7 +64,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: _warm_cosine(s, schedule))
     with bar("DiHyFo", schedule.steps) as advance:
         for step in range(schedule.steps):
-            wanted = _draw(zoo, trajectories, schedule)
+            wanted = _draw(zoo, schedule)
             x = images.x[torch.randint(len(images), (schedule.images,))]  # (I, D)
             loss = _loss(model, wanted, x, schedule)
             adam.zero_grad()
@@ -88,8 +86,9 @@ class _Wanted:
     prompt: Prompt
 
 
-def _draw(zoo: Zoo, trajectories: Trajectories | None, schedule: Schedule) -> _Wanted:
+def _draw(zoo: Zoo, schedule: Schedule) -> _Wanted:
     """Draw trained networks without a prompt, and checkpoints with one."""
+    trajectories = zoo.trajectories
     checkpoints = int(schedule.prompted * schedule.batch) if trajectories else 0
     trained = schedule.batch - checkpoints
     seed = torch.randint(len(zoo.seeds), (trained,))

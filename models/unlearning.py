@@ -1,7 +1,7 @@
 """Answer forget requests: sample, refine, choose on validation, measure on test."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import log
 from typing import Any
@@ -58,6 +58,20 @@ class ForgetRequest:
         return replace(generator.refinement, steps=0) if self.prompt else generator.refinement
 
 
+def from_record(forget: Sequence[int], record: Mapping[str, Any]) -> ForgetRequest:
+    """Return the request that a job's record (JSON) describes."""
+    require, prompt = record.get("require"), dict(record.get("prompt") or {})
+    by_class = {int(label): loss for label, loss in prompt.pop("class_losses", {}).items()}
+    return ForgetRequest(
+        tuple(forget),
+        record["candidates"],
+        record["seed"],
+        Gate(**require) if require else None,
+        LossPrompt(**prompt, class_losses=by_class),
+        record.get("refine_steps"),
+    )
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Validation figures of one drawn weight set: what the choice was made on.
@@ -112,20 +126,14 @@ def unlearn(
     masks = retain_masks(codes, k)  # (R, K)
     counts = torch.tensor([request.candidates for request in requests])  # (R,)
 
-    each = masks.repeat_interleave(counts, 0)  # (E, K)
-    stage("sampling", 0.1)
-    began = time.perf_counter()
-    noise = torch.cat([draw_noise(classifier, r.seed, r.candidates) for r in requests])  # (E, P)
-    prompts = [r.prompt for r in requests for _ in range(r.candidates)]
-    prompt = stack(prompts, each) if any(prompts) else None
-    rows = sample(generator.model, each, noise, generator.steps, prompt)
-    sampled = time.perf_counter()
+    marks: dict[str, float] = {}
 
-    stage("refining", 0.2)
-    rows = _refine(generator, requests, counts, rows, noise, each)
-    refined = time.perf_counter()
+    def begin(name: str, fraction: float) -> None:
+        marks[name] = time.perf_counter()
+        stage(name, fraction)
 
-    stage("choosing", 0.4)
+    rows = draw(generator, requests, begin)
+    begin("choosing", 0.4)
     on_validation = per_class(classifier, rows, generator.dataset.validation)
     starts = (counts.cumsum(0) - counts).tolist()
     drawn = [
@@ -135,12 +143,12 @@ def unlearn(
     best = [_choose(candidates) for candidates in drawn]
     chosen = pick(rows, [start + index for start, index in zip(starts, best, strict=True)])
 
-    stage("measuring", 0.7)
+    begin("measuring", 0.7)
     on_test = per_class(classifier, chosen, generator.dataset.test)
     timing = {
-        "sampling": 1e3 * (sampled - began),
-        "refining": 1e3 * (refined - sampled),
-        "evaluating": 1e3 * (time.perf_counter() - refined),
+        "sampling": 1e3 * (marks["refining"] - marks["sampling"]),
+        "refining": 1e3 * (marks["choosing"] - marks["refining"]),
+        "evaluating": 1e3 * (time.perf_counter() - marks["choosing"]),
     }
     return [
         Unlearned(
@@ -153,6 +161,32 @@ def unlearn(
         )
         for i in range(len(requests))
     ]
+
+
+def draw(
+    generator: Generator,
+    requests: Sequence[ForgetRequest],
+    begin: Callable[[str, float], None] = lambda name, fraction: None,
+) -> Rows:
+    """Draw and refine the candidates of all requests, the first one's first, as one batch.
+
+    Args:
+        begin: told when sampling and refining begin, and the fraction done.
+
+    Returns:
+        Weights, (E, units, fan_in + 1) a layer.
+    """
+    classifier = generator.classifier
+    codes = [forget_code(request.forget) for request in requests]
+    counts = torch.tensor([request.candidates for request in requests])  # (R,)
+    masks = retain_masks(codes, classifier.classes).repeat_interleave(counts, 0)  # (E, K)
+    begin("sampling", 0.1)
+    noise = torch.cat([draw_noise(classifier, r.seed, r.candidates) for r in requests])  # (E, P)
+    prompts = [r.prompt for r in requests for _ in range(r.candidates)]
+    prompt = stack(prompts, masks) if any(prompts) else None
+    rows = sample(generator.model, masks, noise, generator.steps, prompt)
+    begin("refining", 0.2)
+    return _refine(generator, requests, counts, rows, noise, masks)
 
 
 def _refine(

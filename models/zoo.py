@@ -1,12 +1,14 @@
-"""The zoo: one trained classifier for each (mask, data-order seed), in one file.
+"""The zoo: one trained classifier for each (mask, data-order seed), in one folder.
 
-All classifiers start from one initialisation, so their neurons stay aligned. The file is
-safetensors, written anew after each seed, so a stopped run goes on with the next seed.
+All classifiers start from one initialisation, so their neurons stay aligned. Networks are
+trained in groups; each group's file (safetensors) is written when it is done, so a stopped
+run goes on with the next group. Some seeds also keep checkpoints along their runs, from which
+a DiHyFo learns to answer loss prompts.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,77 +27,8 @@ from models.measure import per_class
 from models.progress import Bar, silent
 
 INITIAL_SEED = 0  # of the one initialisation that all classifiers share
-_THINNING, _CHECKPOINTS = 0.72, 13  # 0.72**13 = 1.4% of a run lie before the second checkpoint
 REFERENCE_SEED = 1_000  # data-order seeds of the zoo stay below, those of references begin here
-
-
-@dataclass(frozen=True)
-class Zoo:
-    """Trained classifiers of every (seed, mask).
-
-    Attributes:
-        codes: forget codes, (E,) int64.
-        seeds: data-order seeds, S of them.
-        weights: (S, E, P) float32.
-        accuracy, loss: of every class on the validation split, (S, E, K) float64.
-    """
-
-    classifier: Classifier
-    codes: np.ndarray
-    seeds: tuple[int, ...]
-    weights: Tensor
-    accuracy: Tensor
-    loss: Tensor
-
-    @property
-    def masks(self) -> Tensor:
-        """Masks of the codes, (E, K) bool."""
-        return retain_masks(self.codes, self.classifier.classes)
-
-    def rows(self, seed: int, index: Tensor | slice = slice(None)) -> Rows:
-        """Return the networks of the ``seed``-th seed at some masks."""
-        return unflatten(self.weights[seed][index], self.classifier)
-
-    def where(self, codes: Sequence[int] | np.ndarray) -> Tensor:
-        """Return the position of each code on the mask axis, (len(codes),)."""
-        position = {int(code): i for i, code in enumerate(self.codes)}
-        return torch.tensor([position[int(code)] for code in codes])
-
-
-def grow(
-    path: Path,
-    classifier: Classifier,
-    dataset: Dataset,
-    codes: np.ndarray,
-    seeds: Sequence[int],
-    how: Fit,
-    bar: Bar = silent,
-) -> Zoo:
-    """Train what the zoo file at ``path`` still lacks and return the whole zoo.
-
-    A file that was grown with other settings or data is replaced.
-    """
-    recipe = _recipe(classifier, dataset, codes, how)
-    done = _read(path, recipe)
-    masks = retain_masks(codes, classifier.classes)
-    start = repeat(classifier.initial(INITIAL_SEED), len(codes))
-    for i, seed in enumerate(seeds, start=1):
-        if f"weights.{seed}" in done:
-            continue
-        what = f"{path.stem}: seed {i} of {len(seeds)}, {len(codes)} networks"
-        with bar(what, how.steps(len(dataset.train))) as advance:
-            rows = fit(classifier, dataset.train, masks, start, how, seed, advance)
-        measured = per_class(classifier, rows, dataset.validation)
-        done[f"weights.{seed}"] = flatten(rows)
-        done[f"accuracy.{seed}"] = measured.accuracy
-        done[f"loss.{seed}"] = measured.loss
-        _write(path, recipe, done)
-    return Zoo(
-        classifier,
-        codes,
-        tuple(seeds),
-        *(torch.stack([done[f"{k}.{s}"] for s in seeds]) for k in ("weights", "accuracy", "loss")),
-    )
+_THINNING, _CHECKPOINTS = 0.72, 13  # 0.72**13 = 1.4% of a run lie before the second checkpoint
 
 
 @dataclass(frozen=True)
@@ -116,6 +49,92 @@ class Trajectories:
     n: Tensor
 
 
+@dataclass(frozen=True)
+class Zoo:
+    """Trained classifiers of every (seed, mask).
+
+    Attributes:
+        codes: forget codes, (E,) int64.
+        seeds: data-order seeds, S of them.
+        weights: (S, E, P) float32.
+        trajectories: the checkpoints of the traced seeds, if there are any.
+    """
+
+    classifier: Classifier
+    codes: np.ndarray
+    seeds: tuple[int, ...]
+    weights: Tensor
+    trajectories: Trajectories | None = None
+
+    @property
+    def masks(self) -> Tensor:
+        """Masks of the codes, (E, K) bool."""
+        return retain_masks(self.codes, self.classifier.classes)
+
+    def rows(self, seed: int, index: Tensor | slice = slice(None)) -> Rows:
+        """Return the networks of the ``seed``-th seed at some masks."""
+        return unflatten(self.weights[seed][index], self.classifier)
+
+    def where(self, codes: Sequence[int] | np.ndarray) -> Tensor:
+        """Return the position of each code on the mask axis, (len(codes),)."""
+        position = {int(code): i for i, code in enumerate(self.codes)}
+        return torch.tensor([position[int(code)] for code in codes])
+
+
+def grow(
+    folder: Path,
+    classifier: Classifier,
+    dataset: Dataset,
+    codes: np.ndarray,
+    seeds: Sequence[int],
+    how: Fit,
+    *,
+    traced: int = 0,
+    bar: Bar = silent,
+) -> Zoo:
+    """Train what the zoo in ``folder`` still lacks and return the whole zoo.
+
+    Files that were grown with other settings or data are replaced.
+
+    Args:
+        traced: how many of the seeds, from the first, keep checkpoints.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = np.array_split(codes, -(-len(codes) // classifier.together))
+    steps = how.steps(len(dataset.train))
+    found: list[list[dict[str, Tensor]]] = []
+    what = f"{folder.name}: {len(codes)} networks x {len(seeds)} seeds"
+    with bar(what, len(groups) * len(seeds)) as advance:
+        for i, seed in enumerate(seeds):
+            checkpoints = checkpoint_steps(steps, i, traced) if i < traced else []
+            found.append([])
+            for g, group in enumerate(groups):
+                path = folder / f"{seed}-{g:03}.safetensors"
+                recipe = _recipe(classifier, dataset, group, how, checkpoints)
+                trained = _read(path, recipe)
+                if not trained:
+                    trained = _train(classifier, dataset, group, how, seed, checkpoints)
+                    _write(path, recipe, trained)
+                found[-1].append(trained)
+                advance()
+    trajectories = None
+    if traced:
+        trajectories = Trajectories(
+            classifier,
+            retain_masks(codes, classifier.classes),
+            _joined(found[:traced], "checkpoints"),
+            _joined(found[:traced], "loss"),
+            F.one_hot(dataset.validation.y, classifier.classes).sum(0),
+        )
+    weights = torch.stack([torch.cat([g["weights"] for g in seed]) for seed in found])
+    return Zoo(classifier, codes, tuple(seeds), weights, trajectories)
+
+
+def _joined(seeds: Sequence[list[dict[str, Tensor]]], key: str) -> Tensor:
+    """Join groups along the networks and seeds along the checkpoints, (C, E, ...)."""
+    return torch.cat([torch.cat([g[key] for g in groups], dim=1) for groups in seeds])
+
+
 def checkpoint_steps(steps: int, run: int, runs: int) -> list[int]:
     """Return at which steps run ``run`` is checkpointed: the first, the last, and ever closer.
 
@@ -126,68 +145,47 @@ def checkpoint_steps(steps: int, run: int, runs: int) -> list[int]:
     return sorted({0, steps, *between})
 
 
-def trace(
-    path: Path,
+def _train(
     classifier: Classifier,
     dataset: Dataset,
     codes: np.ndarray,
-    seeds: Sequence[int],
-    how: Fit,
-    bar: Bar = silent,
-) -> Trajectories:
-    """Train runs of all codes with checkpoints, in a file that grows and resumes as a zoo's."""
-    recipe = _recipe(classifier, dataset, codes, how)
-    done = _read(path, recipe)
-    masks = retain_masks(codes, classifier.classes)
-    steps = how.steps(len(dataset.train))
-    for i, seed in enumerate(seeds):
-        if f"weights.{seed}" not in done:
-            wanted = checkpoint_steps(steps, i, len(seeds))
-            what = f"{path.stem}: run {i + 1} of {len(seeds)}, {len(codes)} networks"
-            with bar(what, steps) as advance:
-                kept = _run(classifier, dataset, masks, how, seed, wanted, advance)
-            done[f"weights.{seed}"], done[f"loss.{seed}"] = kept
-            _write(path, recipe, done)
-    return Trajectories(
-        classifier,
-        masks,
-        torch.cat([done[f"weights.{seed}"] for seed in seeds]),
-        torch.cat([done[f"loss.{seed}"] for seed in seeds]),
-        F.one_hot(dataset.validation.y, classifier.classes).sum(0),
-    )
-
-
-def _run(
-    classifier: Classifier,
-    dataset: Dataset,
-    masks: Tensor,
     how: Fit,
     seed: int,
-    wanted: Sequence[int],
-    advance: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    """Train one run and return its checkpoints (C, E, P) and their losses (C, E, K)."""
-    weights, losses = [], []
+    checkpoints: Sequence[int],
+) -> dict[str, Tensor]:
+    """Train one group: weights (E, P), checkpoints (C, E, P) and their losses (C, E, K)."""
+    kept, losses = [], []
 
     def keep(step: int, rows: Rows) -> None:
-        if step in wanted:
+        if step in checkpoints:
             still = [layer.detach() for layer in rows]
-            weights.append(flatten(still).half())
+            kept.append(flatten(still).half())
             losses.append(per_class(classifier, still, dataset.validation).loss.float())
 
-    start = repeat(classifier.initial(INITIAL_SEED), len(masks))
-    fit(classifier, dataset.train, masks, start, how, seed, advance, keep)
-    return torch.stack(weights), torch.stack(losses)
+    masks = retain_masks(codes, classifier.classes)
+    start = repeat(classifier.initial(INITIAL_SEED), len(codes))
+    rows = fit(classifier, dataset.train, masks, start, how, seed, observe=keep)
+    result = {"weights": flatten(rows)}
+    if kept:
+        result |= {"checkpoints": torch.stack(kept), "loss": torch.stack(losses)}
+    return result
 
 
-def _recipe(classifier: Classifier, dataset: Dataset, codes: np.ndarray, how: Fit) -> str:
-    """Return what must agree for two runs to be parts of one zoo."""
+def _recipe(
+    classifier: Classifier,
+    dataset: Dataset,
+    codes: np.ndarray,
+    how: Fit,
+    checkpoints: Sequence[int],
+) -> str:
+    """Return what must agree for a file to be part of a zoo."""
     parts = {
         "classifier": classifier.describe(),
         "data": dataset.digest,
         "codes": hashlib.sha256(codes.tobytes()).hexdigest(),
         "fit": asdict(how),
         "initial_seed": INITIAL_SEED,
+        "checkpoints": list(checkpoints),
     }
     return json.dumps(parts, sort_keys=True)
 
@@ -202,7 +200,6 @@ def _read(path: Path, recipe: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, recipe: str, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={"recipe": recipe})
     part.replace(path)

@@ -17,6 +17,7 @@ import torch
 
 from core import embedded
 from core.artifacts import ArtifactStore
+from core.dsse import SigningKey
 from core.ledger import Ledger
 from core.queue import Bell
 from models import build, generator
@@ -107,6 +108,11 @@ def bell(redis_client: redis.Redis) -> Bell:
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore((tmp_path / "artifacts").as_uri())
+
+
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return SigningKey.open(tmp_path_factory.mktemp("key"), None)
 
 
 @pytest.fixture(scope="session")

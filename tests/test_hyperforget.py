@@ -41,6 +41,9 @@ def test_the_demo_forgets_two_digits(tmp_path: Path) -> None:
     assert report["generator"]["held_out"]
     assert "DiHyFo never trained on networks of this forget set" in done.stdout
     assert "retraining one network on this machine" in done.stdout
+    command = done.stdout.split("hyperforget verify ")[1].split()
+    checked = hyperforget(tmp_path, "verify", *command)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_an_own_data_set_becomes_a_served_generator(tmp_path: Path) -> None:

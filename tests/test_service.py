@@ -13,6 +13,8 @@ import httpx
 import pytest
 import redis
 
+from core import auditfile, certificate
+from core.dsse import KEY_FILE, SigningKey, read_key
 from core.ledger import Job, Ledger
 from core.settings import Settings
 from core.stack import Stack
@@ -89,6 +91,21 @@ def rows(stack: Stack) -> dict[str, Job]:
     return found
 
 
+def check_each_certified_once(stack: Stack, ids: list[str]) -> None:
+    """Whatever was killed: one entry and one certificate for each job, in one chain."""
+    ledger = Ledger(stack.settings.database_url)
+    key = SigningKey.read(stack.settings.home / KEY_FILE)
+    keys = dict([read_key(key.jwk)])
+    log = auditfile.verify(b"".join(auditfile.export(ledger.audit_log(), key, 0)), keys)
+    ends = [entry["job"] for entry in log.entries if entry["event"] == "job.succeeded"]
+    assert sorted(ends) == sorted(ids)
+    for job_id in ids:
+        envelope = ledger.certificate(job_id)
+        assert envelope is not None
+        log.check_certificate(certificate.verify(envelope.encode(), keys))
+    ledger.close()
+
+
 def check_each_succeeded_once(stack: Stack, ids: list[str]) -> dict[str, Job]:
     assert wait_until(stack, all_ended) == Counter(succeeded=JOBS)
     ended = rows(stack)
@@ -98,6 +115,7 @@ def check_each_succeeded_once(stack: Stack, ids: list[str]) -> dict[str, Job]:
     # A second result would show as a changed row: give a late worker time to try.
     time.sleep(1.5)
     assert rows(stack) == ended
+    check_each_certified_once(stack, ids)
     with httpx.Client(base_url=stack.url, timeout=60) as client:
         for job_id in ids[::20]:
             report = client.get(f"/jobs/{job_id}/report").json()

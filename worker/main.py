@@ -12,7 +12,8 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from core.artifacts import ArtifactStore
-from core.catalog import Catalog
+from core.catalog import Catalog, Entry
+from core.dsse import SigningKey
 from core.ledger import Ledger, LiveWorker
 from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect
 from core.reconciler import Reconciler
@@ -85,17 +86,17 @@ class Heartbeat:
 
 def load_generators(
     settings: Settings,
-) -> tuple[dict[str, tuple[generators.Generator, str]], dict[str, str | None]]:
+) -> tuple[dict[str, tuple[generators.Generator, Entry]], dict[str, str | None]]:
     """Load all generators whose data are here.
 
     Returns:
-        (generator, digest) by id, and for every id None or why it is not served.
+        (generator, its catalog entry) by id, and for every id None or why it is not served.
     """
-    loaded: dict[str, tuple[generators.Generator, str]] = {}
+    loaded: dict[str, tuple[generators.Generator, Entry]] = {}
     state: dict[str, str | None] = {}
     for entry in Catalog(settings.generator_roots).entries.values():
         try:
-            loaded[entry.id] = generators.load(entry.folder, settings.data), entry.digest
+            loaded[entry.id] = generators.load(entry.folder, settings.data), entry
             state[entry.id] = None
             log.info("serving %s from %s", entry.id, entry.folder)
         except Exception as error:  # a broken folder is not to take the others down
@@ -108,6 +109,8 @@ def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; a group under way is finished first."""
     ledger = Ledger(settings.database_url)
     ledger.migrate()
+    key = SigningKey.open(settings.home, settings.signing_key)
+    ledger.add_signing_key(key.jwk)
     client = connect(settings.queue_url)
     bell = Bell(client)
     loaded, state = load_generators(settings)
@@ -117,6 +120,7 @@ def main(settings: Settings) -> None:
         ledger,
         bell,
         ArtifactStore(settings.artifacts_url),
+        key,
         loaded,
         settings.group_size,
         settings.lease_seconds,

@@ -15,14 +15,16 @@ from rq.timeouts import BaseTimeoutException
 from safetensors.torch import save
 from sqlalchemy.exc import SQLAlchemyError
 
+from core import certificate, code
 from core.artifacts import ArtifactStore
+from core.catalog import Entry
+from core.dsse import SigningKey
 from core.ledger import Job, Ledger, Outcome
 from core.queue import Bell
 from core.states import Status
 from models.generator import Generator
 from models.masks import forget_code
-from models.prompts import LossPrompt
-from models.unlearning import ForgetRequest, Gate, Unlearned, unlearn
+from models.unlearning import Unlearned, from_record, unlearn
 
 log = logging.getLogger("hyperforget.worker")
 
@@ -38,7 +40,8 @@ class Runner:
 
     Args:
         name: of this worker, as the ledger knows it.
-        generators: by id, with the digest of each one's folder.
+        key: signs the certificates.
+        generators: by id, with each one's catalog entry.
         group_size: most jobs answered in one batch.
         lease: seconds a claim holds without a heartbeat.
     """
@@ -49,7 +52,8 @@ class Runner:
         ledger: Ledger,
         bell: Bell,
         store: ArtifactStore,
-        generators: Mapping[str, tuple[Generator, str]],
+        key: SigningKey,
+        generators: Mapping[str, tuple[Generator, Entry]],
         group_size: int,
         lease: float,
     ) -> None:
@@ -57,6 +61,8 @@ class Runner:
         self._ledger = ledger
         self._bell = bell
         self._store = store
+        self._key = key
+        self._code = {**code.versions(), "torch": torch.__version__}
         self._generators = generators
         self._group_size = group_size
         self._lease = lease
@@ -90,11 +96,11 @@ class Runner:
             log.warning("could not hush, the rings will find nothing to do: %s", error)
 
     def _answer_group(self, group: Sequence[Job]) -> None:
-        generator, digest = self._generators[group[0].generator]
+        generator, entry = self._generators[group[0].generator]
         try:
             answers = unlearn(
                 generator,
-                [_request(job) for job in group],
+                [from_record(job.forget, job.request) for job in group],
                 lambda stage, fraction: self._note(group, stage, fraction),
             )
         except _NOT_THE_JOBS_FAULT:
@@ -111,7 +117,7 @@ class Runner:
         batch = {"jobs": len(group), "candidates": sum(len(a.candidates) for a in answers)}
         for job, answer in zip(group, answers, strict=True):
             try:
-                outcome = self._outcome(job, answer, generator, digest, batch)
+                outcome = self._outcome(job, answer, generator, entry, batch)
             except _NOT_THE_JOBS_FAULT:
                 raise
             except Exception:
@@ -136,14 +142,14 @@ class Runner:
         job: Job,
         answer: Unlearned,
         generator: Generator,
-        digest: str,
+        entry: Entry,
         batch: dict[str, int],
     ) -> Outcome:
-        """Store an answer's artifacts and say how its job ends."""
+        """Store an answer's artifacts, lay out its certificate and say how its job ends."""
         started = job.started_at or job.created_at
         timing = {"queued": 1e3 * (started - job.created_at), **answer.timing_ms, "storing": 0.0}
         metrics = {**answer.metrics, "timing_ms": timing}
-        report = _report(job, answer, generator, digest, batch)
+        report = _report(job, answer, generator, entry.digest, batch)
         if job.request.get("require") is not None and not answer.accepted:
             return Outcome(Status.FAILED, metrics, error=_not_accepted(report))
         began = time.perf_counter()
@@ -152,8 +158,22 @@ class Runner:
         report |= {"metrics": metrics, "weights": weights.as_dict()}
         content = json.dumps(report, indent=1, allow_nan=False).encode()
         artifacts = {"weights": weights, "report": self._store.put(content)}
+        certified = certificate.Answer(
+            generator=entry,
+            held_out=_is_held_out(job, generator),
+            code=self._code,
+            gate=asdict(from_record(job.forget, job.request).accepts),
+            candidates=report["candidates"],
+            chosen=answer.chosen,
+            metrics=metrics,
+            weights=weights.sha256,
+            report=artifacts["report"].sha256,
+        )
         return Outcome(
-            Status.SUCCEEDED, metrics, {name: a.as_dict() for name, a in artifacts.items()}
+            Status.SUCCEEDED,
+            metrics,
+            {name: a.as_dict() for name, a in artifacts.items()},
+            certify=certificate.certifier(job, certified, self._key),
         )
 
 
@@ -170,19 +190,6 @@ _INTERNAL = {
     "title": "Internal error",
     "detail": "the worker failed on this request; its log names the cause",
 }
-
-
-def _request(job: Job) -> ForgetRequest:
-    require, prompt = job.request.get("require"), dict(job.request.get("prompt") or {})
-    by_class = {int(label): loss for label, loss in prompt.pop("class_losses", {}).items()}
-    return ForgetRequest(
-        tuple(job.forget),
-        job.request["candidates"],
-        job.request["seed"],
-        Gate(**require) if require else None,
-        LossPrompt(**prompt, class_losses=by_class),
-        job.request.get("refine_steps"),
-    )
 
 
 def _report(

@@ -23,6 +23,8 @@ def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
         "POST /jobs/{job_id}/cancel",
         "GET /jobs/{job_id}/weights",
         "GET /jobs/{job_id}/report",
+        "GET /jobs/{job_id}/certificate",
+        "GET /keys",
         "GET /generators",
         "GET /generators/{generator_id}",
         "GET /healthz",

@@ -4,6 +4,7 @@ import pytest
 
 from core.artifacts import ArtifactStore
 from core.catalog import read
+from core.dsse import SigningKey
 from core.ledger import Ledger
 from core.queue import Bell
 from models.generator import Generator
@@ -12,7 +13,12 @@ from worker.runner import Runner
 
 @pytest.fixture
 def runner(
-    sqlite_ledger: Ledger, bell: Bell, store: ArtifactStore, tiny: Generator, tiny_folder: Path
+    sqlite_ledger: Ledger,
+    bell: Bell,
+    store: ArtifactStore,
+    signing_key: SigningKey,
+    tiny: Generator,
+    tiny_folder: Path,
 ) -> Runner:
-    generators = {"tiny": (tiny, read(tiny_folder).digest)}
-    return Runner("w", sqlite_ledger, bell, store, generators, group_size=4, lease=60)
+    generators = {"tiny": (tiny, read(tiny_folder))}
+    return Runner("w", sqlite_ledger, bell, store, signing_key, generators, group_size=4, lease=60)

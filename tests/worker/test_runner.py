@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -7,7 +8,10 @@ import torch
 from safetensors.torch import load
 from sqlalchemy.exc import OperationalError
 
+from core import certificate, dsse
 from core.artifacts import ArtifactStore
+from core.auditlog import timestamp
+from core.dsse import SigningKey
 from core.ledger import Job, Ledger
 from core.queue import Bell
 from core.states import Status
@@ -235,3 +239,61 @@ def test_progress_is_seen_while_it_runs(
     runner.answer(job.id)
     assert [stage for stage, _ in seen] == ["sampling", "choosing", "measuring"]
     assert all(0 < fraction < 1 for _, fraction in seen)
+
+
+def test_a_job_ends_with_a_certificate_that_holds(
+    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore, signing_key: SigningKey
+) -> None:
+    gate = {"max_forget_accuracy": 1.0, "min_retain_accuracy": 0.1}
+    job = post(sqlite_ledger, [1, 2], require=gate)
+    runner.answer(job.id)
+    after = done(sqlite_ledger, job)
+    envelope = sqlite_ledger.certificate(job.id)
+    assert envelope is not None
+    assert after.artifacts is not None
+    assert after.finished_at is not None
+    found = certificate.verify(envelope.encode(), dict([dsse.read_key(signing_key.jwk)]))
+    for name, file in (("weights", certificate.WEIGHTS), ("report", certificate.REPORT)):
+        found.check_file(file, store.path(after.artifacts[name]["sha256"]).read_bytes())
+    said = found.predicate
+    assert said["job"]["id"] == job.id
+    assert said["job"]["finished_at"] == timestamp(after.finished_at)
+    assert said["request"]["external_id"] == "ticket-9"
+    assert said["candidates"]["gate"] == gate
+    assert len(said["candidates"]["figures"]) == 2
+    assert said["code"]["torch"] == torch.__version__
+    assert said["code"]["hyperforget"] == version("hyperforget")
+    (entry,) = map(json.loads, sqlite_ledger.audit_log())
+    assert (entry["index"], entry["certificate"]) == (0, found.digest)
+
+
+def test_every_end_is_in_the_audit_log_and_only_a_success_is_certified(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impossible = {"max_forget_accuracy": 0.0, "min_retain_accuracy": 1.0}
+    model = runner._generators["tiny"][0].model
+    monkeypatch.setattr(model.norm, "forward", torch.zeros_like)
+    jobs = [post(sqlite_ledger, [1], require=impossible), post(sqlite_ledger, [2])]
+    for job in jobs:
+        runner.answer(job.id)
+    log = list(map(json.loads, sqlite_ledger.audit_log()))
+    events = {entry["job"]: entry["event"] for entry in log}
+    assert events[jobs[0].id] == "job.failed"
+    for job in jobs:
+        certified = sqlite_ledger.certificate(job.id) is not None
+        assert certified == (done(sqlite_ledger, job).status is Status.SUCCEEDED)
+        assert certified == (events[job.id] == "job.succeeded")
+    assert len(log) == len(jobs)
+
+
+def test_a_figure_that_can_not_be_certified_fails_the_job(
+    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> Any:
+        raise ValueError("not finite")
+
+    monkeypatch.setattr(certificate, "certifier", refuse)
+    job = post(sqlite_ledger, [1])
+    runner.answer(job.id)
+    assert done(sqlite_ledger, job).status is Status.FAILED
+    assert sqlite_ledger.certificate(job.id) is None

@@ -1,0 +1,5 @@
+"""The one `metadata` that all SQL tables hang on: the ledger's and the audit log's."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
