@@ -28,6 +28,7 @@ from models.progress import Bar, silent
 from models.prompts import support
 from models.reference import measure_reference
 from models.refinement import Refinement
+from models.regression import regress
 from models.training import Schedule
 from models.zoo import REFERENCE_SEED, Zoo, grow
 
@@ -191,7 +192,8 @@ def _trained(
     stamp = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     mark = folder.parent / "dihyfo.stamp"
     if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
-        return generator.load_model(folder, zoo.classifier, recipe.architecture)
+        degree = regress(zoo.masks, zoo.weights.mean(0)).degree
+        return generator.load_model(folder, zoo.classifier, recipe.architecture, degree)
     model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
     shipped = generator.save_model(folder, model)
     mark.write_text(stamp)

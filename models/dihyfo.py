@@ -4,7 +4,7 @@ A diffusion transformer (Peebles & Xie, arXiv 2212.09748) over one token for eac
 the classifier: the unit's incoming weights and bias. The tokens of the output layer are
 the classes, and carry whether their class is retained. The network predicts the clean
 weights x0; time enters through one shared adaLN (as in PixArt-alpha, arXiv 2310.00426).
-Weights are centred on the zoo's mean and scaled by one constant a layer.
+Weights are centred on what a regression on the mask expects and scaled by one constant a layer.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.classifiers import Classifier, Rows
+from models.classifiers import Classifier, Rows, unflatten
+from models.regression import Regression, monomials
 
 _PROMPT_FEATURES = 16  # sine and cosine of 7 frequencies, and two kinds
 
@@ -63,16 +64,19 @@ class DiHyFo(nn.Module):
     Args:
         classifier: whose weights are generated; its layers give the tokens.
         architecture: the size of the transformer.
+        degree: of the regression that weights are centred on.
     """
 
-    def __init__(self, classifier: Classifier, architecture: Architecture) -> None:
+    def __init__(self, classifier: Classifier, architecture: Architecture, degree: int) -> None:
         super().__init__()
         self.classifier = classifier
         self.architecture = architecture
+        self.degree = degree
         width = architecture.width
         layers = classifier.layers
         tokens = sum(layer.units for layer in layers)
         self.read = nn.ModuleList(nn.Linear(layer.fan_in + 1, width) for layer in layers)
+        self.expect = nn.ModuleList(nn.Linear(layer.fan_in + 1, width) for layer in layers)
         self.write = nn.ModuleList(_zero(nn.Linear(width, n.fan_in + 1)) for n in layers)
         # As large as the noise that is read, else the noise drowns mask and position.
         self.position = nn.Parameter(torch.randn(tokens, width))
@@ -83,24 +87,35 @@ class DiHyFo(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(_Block(architecture) for _ in range(architecture.blocks))
         self.norm = nn.LayerNorm(width)
+        terms = monomials(torch.ones(1, classifier.classes, dtype=torch.bool), degree).shape[1]
         self.register_buffer("scale", torch.ones(len(layers)))
+        self.register_buffer("coefficients", torch.zeros(terms, classifier.parameters))
         for i, layer in enumerate(layers):
-            self.register_buffer(f"centre{i}", torch.zeros(layer.units, layer.fan_in + 1))
             self.register_buffer(f"spread{i}", torch.zeros(layer.units, layer.fan_in + 1))
 
-    def forward(self, noisy: Rows, t: Tensor, masks: Tensor, prompt: Prompt | None = None) -> Rows:
+    def forward(
+        self,
+        noisy: Rows,
+        t: Tensor,
+        masks: Tensor,
+        centre: Rows,
+        prompt: Prompt | None = None,
+    ) -> Rows:
         """Predict x0.
 
         Args:
             noisy: standardised weights with noise, (B, units, fan_in + 1) a layer.
             t: time, (B,), 1 = pure noise.
             masks: (B, K) bool, true = retained.
+            centre: what the weights are centred on, see `centre`; shaped as ``noisy``.
             prompt: for all B; default: none asks for a loss.
 
         Returns:
             Standardised clean weights, shaped as ``noisy``.
         """
-        parts = [read(layer) for read, layer in zip(self.read, noisy, strict=True)]
+        expected = [layer / self.get_buffer("scale")[i] for i, layer in enumerate(centre)]
+        tables = zip(self.read, noisy, self.expect, expected, strict=True)
+        parts = [read(layer) + expect(guess) for read, layer, expect, guess in tables]
         classes = torch.arange(masks.shape[1])
         parts[-1] = parts[-1] + self.state[masks.long(), classes]  # (B, K, width)
         if prompt is not None:
@@ -121,7 +136,7 @@ class DiHyFo(nn.Module):
             clean.append(mean + gain * (noisy[i] - signal * mean))
         return clean
 
-    def standardise_on(self, rows: Rows) -> None:
+    def standardise_on(self, rows: Rows, regression: Regression) -> None:
         """Take centre, scale and spread from the zoo, (S, E, units, fan_in + 1) a layer.
 
         The spread is each weight's variance between the seeds of one mask, in
@@ -129,26 +144,38 @@ class DiHyFo(nn.Module):
         posterior mean if deviations were Gaussian; the transformer learns the rest. A
         token is wider than the transformer, so the noise cannot pass through it.
         """
-        for i, layer in enumerate(rows):
-            centre = layer.mean((0, 1))  # (units, fan_in + 1)
+        self.get_buffer("coefficients").copy_(regression.coefficients)
+        expected = unflatten(regression.left_out, self.classifier)  # (E, units, fan_in + 1) a layer
+        for i, (layer, centre) in enumerate(zip(rows, expected, strict=True)):
             scale = (layer - centre).square().mean().sqrt()
-            self.get_buffer(f"centre{i}").copy_(centre)
             self.get_buffer("scale")[i] = scale
             if len(layer) > 1:
                 self.get_buffer(f"spread{i}").copy_(layer.var(0).mean(0) / scale**2)
 
-    def standardise(self, rows: Rows) -> Rows:
+    def centre(self, masks: Tensor, prompt: Prompt | None = None) -> Rows:
+        """Return what weights are centred on, (B, units, fan_in + 1) a layer.
+
+        The regression on the mask, (B, K) bool; for networks that are asked for losses, which
+        it knows nothing of, its constant term.
+        """
+        terms = monomials(masks, self.degree)  # (B, F)
+        if prompt is not None:
+            asked = ~prompt.losses.isnan().all(1)  # (B,)
+            terms[:, 1:] *= ~asked[:, None]
+        return unflatten(terms @ self.get_buffer("coefficients"), self.classifier)
+
+    def standardise(self, rows: Rows, centre: Rows) -> Rows:
         """Return weights as the diffusion sees them."""
         return [
-            (layer - self.get_buffer(f"centre{i}")) / self.get_buffer("scale")[i]
-            for i, layer in enumerate(rows)
+            (layer - middle) / self.get_buffer("scale")[i]
+            for i, (layer, middle) in enumerate(zip(rows, centre, strict=True))
         ]
 
-    def restore(self, rows: Rows) -> Rows:
+    def restore(self, rows: Rows, centre: Rows) -> Rows:
         """Undo `standardise`."""
         return [
-            layer * self.get_buffer("scale")[i] + self.get_buffer(f"centre{i}")
-            for i, layer in enumerate(rows)
+            layer * self.get_buffer("scale")[i] + middle
+            for i, (layer, middle) in enumerate(zip(rows, centre, strict=True))
         ]
 
     def spread_out(self, rows: Rows) -> Rows:

@@ -56,12 +56,12 @@ def save_model(folder: Path, model: DiHyFo) -> DiHyFo:
     Everything that is measured afterwards is measured on what is shipped.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    halved = {"coefficients", *dict(model.named_parameters())}
     state = {
-        key: value.half() if key in dict(model.named_parameters()) else value
-        for key, value in model.state_dict().items()
+        key: value.half() if key in halved else value for key, value in model.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
-    return load_model(folder, model.classifier, model.architecture)
+    return load_model(folder, model.classifier, model.architecture, model.degree)
 
 
 def write_config(
@@ -87,6 +87,7 @@ def write_config(
         "dataset": dataset.describe(),
         "dihyfo": {
             **asdict(model.architecture),
+            "degree": model.degree,
             "parameters": sum(p.numel() for p in model.parameters()),
         },
         "sampler": {"method": "ddim", "steps": steps},
@@ -111,12 +112,13 @@ def load(folder: Path, data: Path | None) -> Generator:
     """
     config = json.loads((folder / CONFIG).read_bytes())
     classifier = from_description(config["classifier"])
-    architecture = {k: v for k, v in config["dihyfo"].items() if k != "parameters"}
+    sizes = {k: v for k, v in config["dihyfo"].items() if k != "parameters"}
+    degree = sizes.pop("degree")
     dataset = _load_data(folder, config["dataset"], data)
     return Generator(
         folder.name,
         config,
-        load_model(folder, classifier, Architecture(**architecture)),
+        load_model(folder, classifier, Architecture(**sizes), degree),
         dataset,
         load_reference(folder / REFERENCE),
     )
@@ -137,9 +139,11 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
     return dataset
 
 
-def load_model(folder: Path, classifier: Classifier, architecture: Architecture) -> DiHyFo:
+def load_model(
+    folder: Path, classifier: Classifier, architecture: Architecture, degree: int
+) -> DiHyFo:
     """Load the DiHyFo of a folder, in eval mode and single precision."""
-    model = DiHyFo(classifier, architecture)
+    model = DiHyFo(classifier, architecture, degree)
     state = load_file(folder / WEIGHTS)
     model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
     return model.eval().requires_grad_(False)

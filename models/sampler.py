@@ -42,11 +42,12 @@ def sample(
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, got {steps}")
     x = unflatten(noise, model.classifier)
+    centre = model.centre(masks, prompt)
     times = torch.linspace(1, 0, steps + 1).tolist()
     for now, then in pairwise(times):
-        clean = model(x, torch.full((len(masks),), now), masks, prompt)
+        clean = model(x, torch.full((len(masks),), now), masks, centre, prompt)
         x = _towards(x, clean, now, then)
-    return model.restore(x)
+    return model.restore(x, centre)
 
 
 def _towards(x: Rows, clean: Rows, now: float, then: float) -> Rows:

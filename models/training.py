@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.classifiers import Rows, unflatten
+from models.classifiers import Rows, flatten, unflatten
 from models.datasets import Split
 from models.dihyfo import Architecture, DiHyFo, Prompt, no_prompt, signal_and_noise
 from models.progress import Bar, silent
+from models.regression import Regression, regress
 from models.zoo import Trajectories, Zoo
 
 
@@ -54,9 +55,10 @@ def train(
         images: the training split that the functional loss looks at.
     """
     torch.manual_seed(schedule.seed)
-    model = DiHyFo(zoo.classifier, architecture)
+    regression = regress(zoo.masks, zoo.weights.mean(0))
+    model = DiHyFo(zoo.classifier, architecture, regression.degree)
     seeds = [zoo.rows(seed) for seed in range(len(zoo.seeds))]
-    model.standardise_on([torch.stack(layer) for layer in zip(*seeds, strict=True)])
+    model.standardise_on([torch.stack(layer) for layer in zip(*seeds, strict=True)], regression)
     average = deepcopy(model).eval().requires_grad_(False)
     adam = torch.optim.AdamW(
         model.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
@@ -64,7 +66,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: _warm_cosine(s, schedule))
     with bar("DiHyFo", schedule.steps) as advance:
         for step in range(schedule.steps):
-            wanted = _draw(zoo, schedule)
+            wanted = _draw(zoo, model, regression, schedule)
             x = images.x[torch.randint(len(images), (schedule.images,))]  # (I, D)
             loss = _loss(model, wanted, x, schedule)
             adam.zero_grad()
@@ -83,10 +85,11 @@ class _Wanted:
 
     weights: Tensor  # (B, P)
     masks: Tensor  # (B, K)
+    centre: Tensor  # (B, P)
     prompt: Prompt
 
 
-def _draw(zoo: Zoo, schedule: Schedule) -> _Wanted:
+def _draw(zoo: Zoo, model: DiHyFo, regression: Regression, schedule: Schedule) -> _Wanted:
     """Draw trained networks without a prompt, and checkpoints with one."""
     trajectories = zoo.trajectories
     checkpoints = int(schedule.prompted * schedule.batch) if trajectories else 0
@@ -94,6 +97,8 @@ def _draw(zoo: Zoo, schedule: Schedule) -> _Wanted:
     seed = torch.randint(len(zoo.seeds), (trained,))
     network = torch.randint(len(zoo.codes), (trained,))
     weights, masks = zoo.weights[seed, network], zoo.masks[network]
+    # Centred on what the regression says without having seen the mask, as for a new one.
+    centre = regression.left_out[network]  # (B, P)
     prompt = no_prompt(trained, masks.shape[1])
     if trajectories:
         more, more_masks, asked = _draw_checkpoints(trajectories, checkpoints)
@@ -101,8 +106,14 @@ def _draw(zoo: Zoo, schedule: Schedule) -> _Wanted:
             torch.cat([prompt.losses, asked.losses]), torch.cat([prompt.sides, asked.sides])
         )
         weights, masks = torch.cat([weights, more]), torch.cat([masks, more_masks])
+        centre = torch.cat([centre, flatten(model.centre(more_masks, asked))])
     order = torch.randperm(schedule.batch)  # so that both kinds meet every time
-    return _Wanted(weights[order], masks[order], Prompt(prompt.losses[order], prompt.sides[order]))
+    return _Wanted(
+        weights[order],
+        masks[order],
+        centre[order],
+        Prompt(prompt.losses[order], prompt.sides[order]),
+    )
 
 
 def _draw_checkpoints(trajectories: Trajectories, count: int) -> tuple[Tensor, Tensor, Prompt]:
@@ -140,13 +151,14 @@ def side_losses(loss: Tensor, masks: Tensor, n: Tensor) -> Tensor:
 def _loss(model: DiHyFo, wanted: _Wanted, x: Tensor, schedule: Schedule) -> Tensor:
     size = len(wanted.masks)
     true = unflatten(wanted.weights, model.classifier)  # (B, units, fan_in + 1) a layer
-    clean = model.standardise(true)
+    centre = unflatten(wanted.centre, model.classifier)  # (B, units, fan_in + 1) a layer
+    clean = model.standardise(true, centre)
     t = torch.rand(size)  # (B,)
     t[: int(schedule.noise_one * size)] = 1.0
     signal, level = (s[:, None, None] for s in signal_and_noise(t))
     noisy = [signal * layer + level * torch.randn_like(layer) for layer in clean]
-    guess = model(noisy, t, wanted.masks, wanted.prompt)
-    functional = _divergence(model, guess, true, x, schedule.tail)
+    guess = model(noisy, t, wanted.masks, centre, wanted.prompt)
+    functional = _divergence(model, model.restore(guess, centre), true, x, schedule.tail)
     return _squared(guess, clean) + schedule.functional * functional
 
 
@@ -157,7 +169,7 @@ def _squared(guess: Rows, clean: Rows) -> Tensor:
     return total / sum(layer.numel() for layer in clean)
 
 
-def _divergence(model: DiHyFo, guess: Rows, true: Rows, x: Tensor, tail: float) -> Tensor:
+def _divergence(model: DiHyFo, drawn: Rows, true: Rows, x: Tensor, tail: float) -> Tensor:
     """How differently true and predicted networks answer, in nats, mean over networks and images.
 
     The symmetric KL, since KL(true || predicted) alone would not see a forgotten class that
@@ -166,7 +178,7 @@ def _divergence(model: DiHyFo, guess: Rows, true: Rows, x: Tensor, tail: float) 
     """
     with torch.no_grad():
         target = model.classifier.forward_many(true, x).log_softmax(2)  # (B, I, K)
-    ours = model.classifier.forward_many(model.restore(guess), x).log_softmax(2)  # (B, I, K)
+    ours = model.classifier.forward_many(drawn, x).log_softmax(2)  # (B, I, K)
     apart = target - ours  # (B, I, K)
     symmetric = 0.5 * ((target.exp() - ours.exp()) * apart).sum(2).mean()
     return symmetric + tail * apart.square().mean()

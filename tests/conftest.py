@@ -25,6 +25,7 @@ from models.build import Recipe
 from models.datasets import Dataset, load_npz
 from models.dihyfo import Architecture
 from models.fitting import Fit
+from models.refinement import Refinement
 from models.training import Schedule
 
 torch.set_num_threads(1)
@@ -34,6 +35,8 @@ TINY = Recipe(
     fit=Fit(epochs=12, batch=32, rate=2e-2),
     zoo_seeds=3,
     reference_seeds=2,
+    prompt_seeds=1,
+    refinement=Refinement(steps=5, batch=64),
     architecture=Architecture(width=32, blocks=2, heads=2, dropout=0.0),
     schedule=Schedule(steps=300, batch=32, images=32, warmup=20, noise_one=0.3),
 )

@@ -45,7 +45,8 @@ def test_mia_finds_memorised_images(blobs: Dataset) -> None:
     members = Split(torch.tensor([[1.0, 0], [0.9, 0]]), torch.tensor([0, 0]))
     others = Split(torch.tensor([[-1.0, 0], [-0.8, 0]]), torch.tensor([0, 0]))
     dataset = Dataset(
-        "d", "npz", ("a", "b"), members, others, others, 1.0, 0.0, 1.0, "none", "0" * 64
+        *("d", "npz", ("a", "b"), members, others, others, 1.0, 0.0, 1.0),
+        *((2,), "none", "0" * 64),
     )
     mask = torch.tensor([[False, True]])
     assert loss_mia(spec, sure, mask, dataset) == 1.0

@@ -52,12 +52,13 @@ def test_fine_tuning_starts_from_the_original(tiny: Generator) -> None:
 
 def test_nearest_mask(tiny: Generator, work_folder: Path) -> None:
     zoo = grow(
-        work_folder / "zoo.safetensors",
+        work_folder / "zoo",
         tiny.classifier,
         tiny.dataset,
         training_codes(4),
         range(3),
         TINY.fit,
+        traced=TINY.prompt_seeds,
     )
     rows = baselines.nearest_mask(zoo, retain_masks([1, 3], 4))
     assert torch.equal(rows[0][0], zoo.rows(0)[0][zoo.where([1])[0]])  # trained on: itself

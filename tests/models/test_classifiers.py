@@ -49,13 +49,13 @@ def test_description_round_trip() -> None:
 
 
 def test_parse() -> None:
-    assert classifiers.parse("mlp:32-16", 8, 5) == MLP((8, 32, 16, 5))
+    assert classifiers.parse("mlp:32-16", (2, 4), 5) == MLP((8, 32, 16, 5))
 
 
-@pytest.mark.parametrize("text", ["mlp", "mlp:", "mlp:0", "mlp:-3", "cnn:4", "mlp:a", "mlp:4-", ""])
+@pytest.mark.parametrize("text", ["mlp", "mlp:", "mlp:0", "mlp:-3", "mlp:a", "mlp:4-", ""])
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="mlp:HIDDEN"):
-        classifiers.parse(text, 8, 5)
+        classifiers.parse(text, (8,), 5)
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:

@@ -1,7 +1,9 @@
+import pytest
 import torch
 
-from models.classifiers import MLP
-from models.dihyfo import Architecture, DiHyFo, signal_and_noise
+from models.classifiers import MLP, flatten
+from models.dihyfo import Architecture, DiHyFo, Prompt, no_prompt, signal_and_noise
+from models.regression import Regression
 
 SPEC = MLP((5, 4, 3))
 SMALL = Architecture(width=16, blocks=2, heads=2, dropout=0.0)
@@ -11,10 +13,18 @@ def rows(batch: int) -> list[torch.Tensor]:
     return [torch.randn(batch, layer.units, layer.fan_in + 1) for layer in SPEC.layers]
 
 
+def constant(zoo: list[torch.Tensor]) -> Regression:
+    """A regression that expects the mean of all masks."""
+    mean = flatten([layer.mean((0, 1))[None] for layer in zoo])
+    coefficients = torch.zeros(7, SPEC.parameters)
+    coefficients[0] = mean
+    return Regression(2, coefficients, mean.expand(zoo[0].shape[1], -1))
+
+
 def live() -> DiHyFo:
     """A model whose answer depends on its input, as a trained one's does."""
     torch.manual_seed(0)
-    model = DiHyFo(SPEC, SMALL).eval()
+    model = DiHyFo(SPEC, SMALL, 2).eval()
     for write in model.write:
         torch.nn.init.normal_(write.weight)
     return model
@@ -28,27 +38,52 @@ def test_schedule_goes_from_clean_to_noise() -> None:
 
 def test_predicts_weights_of_the_classifiers_shape() -> None:
     noisy = rows(6)
-    guess = live()(noisy, torch.rand(6), torch.ones(6, 3, dtype=torch.bool))
+    guess = live()(noisy, torch.rand(6), torch.ones(6, 3, dtype=torch.bool), rows(6))
     assert [layer.shape for layer in guess] == [layer.shape for layer in noisy]
 
 
 def test_mask_time_and_noise_all_matter() -> None:
-    model, noisy = live(), rows(1)
+    model, noisy, centre = live(), rows(1), rows(1)
     t, mask = torch.tensor([0.7]), torch.tensor([[True, False, True]])
-    base = model(noisy, t, mask)[0]
-    assert not torch.allclose(base, model(noisy, t, ~mask)[0])
-    assert not torch.allclose(base, model(noisy, t / 2, mask)[0])
-    assert not torch.allclose(base, model(rows(1), t, mask)[0])
+    base = model(noisy, t, mask, centre)[0]
+    assert not torch.allclose(base, model(noisy, t, ~mask, centre)[0])
+    assert not torch.allclose(base, model(noisy, t / 2, mask, centre)[0])
+    assert not torch.allclose(base, model(rows(1), t, mask, centre)[0])
+    assert not torch.allclose(base, model(noisy, t, mask, rows(1))[0])
+
+
+def test_what_is_not_asked_for_changes_nothing() -> None:
+    model, noisy, centre = live(), rows(1), rows(1)
+    t, mask = torch.tensor([1.0]), torch.tensor([[True, False, True]])
+    base = model(noisy, t, mask, centre)[0]
+    torch.testing.assert_close(base, model(noisy, t, mask, centre, no_prompt(1, 3))[0])
+    asked = []
+    for sides in (False, True):
+        losses = torch.tensor([[torch.nan, 4.0, torch.nan]])
+        asked.append(model(noisy, t, mask, centre, Prompt(losses, torch.tensor([sides])))[0])
+    assert not torch.allclose(base, asked[0])
+    assert not torch.allclose(asked[0], asked[1])
+
+
+def test_networks_that_are_asked_for_losses_are_centred_on_the_constant() -> None:
+    model = live()
+    torch.nn.init.normal_(model.get_buffer("coefficients"))
+    masks = torch.tensor([[True, False, True], [True, True, False]])
+    losses = torch.tensor([[torch.nan] * 3, [0.1, 0.2, 3.0]])
+    free, asked = flatten(model.centre(masks, Prompt(losses, torch.zeros(2, dtype=torch.bool))))
+    assert torch.equal(free, flatten(model.centre(masks))[0])
+    assert torch.equal(asked, model.get_buffer("coefficients")[0])
 
 
 def test_standardise_and_restore_are_inverse() -> None:
     model = live()
     zoo = [3 + 2 * torch.randn(4, 50, n.units, n.fan_in + 1) for n in SPEC.layers]
-    model.standardise_on(zoo)
+    model.standardise_on(zoo, constant(zoo))
     flat = [layer[0] for layer in zoo]
-    standard = model.standardise(flat)
+    centre = model.centre(torch.ones(50, 3, dtype=torch.bool))
+    standard = model.standardise(flat, centre)
     assert all(abs(layer.std() - 1) < 0.2 for layer in standard)
-    for back, layer in zip(model.restore(standard), flat, strict=True):
+    for back, layer in zip(model.restore(standard, centre), flat, strict=True):
         torch.testing.assert_close(back, layer, rtol=1e-4, atol=1e-4)
 
 
@@ -56,19 +91,24 @@ def test_keeps_deviations_that_seeds_explain_and_drops_noise() -> None:
     # One weight differs between seeds, all others are the same: only there does a
     # nearly clean input tell more than the mask does.
     torch.manual_seed(0)
-    model = DiHyFo(SPEC, SMALL).eval()
+    model = DiHyFo(SPEC, SMALL, 2).eval()
     zoo = [torch.randn(1, 50, n.units, n.fan_in + 1).repeat(4, 1, 1, 1) for n in SPEC.layers]
     zoo[0][:, :, 0, 0] = torch.randn(4, 50)
-    model.standardise_on(zoo)
-    noisy = rows(1)
-    mean = model(noisy, torch.ones(1), torch.ones(1, 3, dtype=torch.bool))
-    near = model(noisy, torch.full((1,), 0.05), torch.ones(1, 3, dtype=torch.bool))
+    model.standardise_on(zoo, constant(zoo))
+    noisy, centre, mask = rows(1), rows(1), torch.ones(1, 3, dtype=torch.bool)
+    mean = model(noisy, torch.ones(1), mask, centre)
+    near = model(noisy, torch.full((1,), 0.05), mask, centre)
     moved = (near[0] - mean[0]).abs()[0]
     assert moved[0, 0] > 10 * moved[1, 1]
+    spread = model.spread_out([torch.ones_like(layer) for layer in noisy])
+    assert spread[0][0, 0, 0] == pytest.approx(1, abs=0.3)
+    assert spread[0][0, 1, 1] == 0
 
 
 def test_all_parameters_learn() -> None:
     model = live()
-    guess = model(rows(3), torch.rand(3), torch.rand(3, 3) > 0.5)
+    asked = Prompt(torch.rand(3, 3), torch.tensor([True, False, True]))
+    masks = torch.tensor([[True, False, True], [False, True, False], [True, True, True]])
+    guess = model(rows(3), torch.rand(3), masks, rows(3), asked)
     torch.stack([layer.square().sum() for layer in guess]).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

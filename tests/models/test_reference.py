@@ -14,7 +14,7 @@ def test_figures_are_those_of_networks_no_zoo_saw(
 ) -> None:
     reference = load_reference(tiny_folder / "reference.npz")
     retrained = grow(
-        work_folder / "reference.safetensors",
+        work_folder / "reference",
         tiny.classifier,
         tiny.dataset,
         reference.codes,

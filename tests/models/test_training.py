@@ -1,7 +1,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from models.classifiers import flatten, unflatten
 from models.datasets import Dataset
@@ -9,19 +13,20 @@ from models.dihyfo import signal_and_noise
 from models.generator import Generator
 from models.masks import retain_masks, training_codes
 from models.sampler import draw_noise, sample
-from models.training import train
+from models.training import side_losses, train
 from models.zoo import Zoo, grow
 from tests.conftest import TINY
 
 
 def tiny_zoo(work_folder: Path, tiny: Generator, blobs: Dataset) -> Zoo:
     return grow(
-        work_folder / "zoo.safetensors",
+        work_folder / "zoo",
         tiny.classifier,
         blobs,
         training_codes(4),
         range(TINY.zoo_seeds),
         TINY.fit,
+        traced=TINY.prompt_seeds,
     )
 
 
@@ -39,11 +44,12 @@ def test_predicts_better_than_the_zoos_mean(
 
 def test_a_little_noise_is_taken_out(work_folder: Path, tiny: Generator, blobs: Dataset) -> None:
     zoo = tiny_zoo(work_folder, tiny, blobs)
-    clean = tiny.model.standardise(unflatten(zoo.weights[1], zoo.classifier))
+    centre = tiny.model.centre(zoo.masks)
+    clean = tiny.model.standardise(unflatten(zoo.weights[1], zoo.classifier), centre)
     t = torch.full((len(zoo.codes),), 0.3)
     signal, level = signal_and_noise(t[0])
     noisy = [signal * layer + level * torch.randn_like(layer) for layer in clean]
-    guess = tiny.model(noisy, t, zoo.masks)
+    guess = tiny.model(noisy, t, zoo.masks, centre)
     for g, n, c in zip(guess, noisy, clean, strict=True):
         assert (g - c).square().mean() < (n / signal - c).square().mean()
 
@@ -57,3 +63,19 @@ def test_training_is_repeatable(work_folder: Path, tiny: Generator, blobs: Datas
     a, b, c = (flatten(sample(m, masks, noise, 1)) for m in (one, same, other))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
+
+
+@given(
+    masks=arrays(np.bool_, (5, 4)),
+    loss=arrays(np.float32, (5, 4), elements=st.floats(0, 9, width=32)),
+    n=arrays(np.int64, 4, elements=st.integers(1, 9)),
+)
+def test_side_losses_are_means_over_samples(
+    masks: np.ndarray, loss: np.ndarray, n: np.ndarray
+) -> None:
+    found = side_losses(torch.tensor(loss), torch.tensor(masks), torch.tensor(n)).numpy()
+    for row, mask, losses in zip(found, masks, loss, strict=True):
+        for side in (mask, ~mask):
+            if side.any():
+                mean = np.average(losses[side], weights=n[side])
+                np.testing.assert_allclose(row[side], mean, rtol=1e-4, atol=1e-5)

@@ -97,7 +97,7 @@ def test_an_unreachable_gate_accepts_none(tiny: Generator) -> None:
 def test_stages_are_told_in_order(tiny: Generator) -> None:
     told: list[tuple[str, float]] = []
     unlearn(tiny, [ForgetRequest((1,), 1, 1)], lambda name, f: told.append((name, f)))
-    assert [name for name, _ in told] == ["sampling", "choosing", "measuring"]
+    assert [name for name, _ in told] == ["sampling", "refining", "choosing", "measuring"]
     assert sorted(f for _, f in told) == [f for _, f in told]
 
 
