@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from models import baselines
-from models.classifiers import Classifier, Rows, pick
+from models.classifiers import Classifier, Rows, flatten, pick
 from models.datasets import Dataset, Split
 from models.dihyfo import DiHyFo
 from models.fitting import Fit
@@ -27,6 +27,7 @@ from models.masks import retain_masks
 from models.measure import per_class, sample_losses
 from models.progress import Bar, silent
 from models.reference import Reference
+from models.refinement import Refinement, refine
 from models.sampler import draw_noise, sample
 from models.zoo import REFERENCE_SEED, Zoo
 
@@ -49,6 +50,7 @@ class Material:
     dataset: Dataset
     model: DiHyFo
     steps: int
+    refinement: Refinement
     zoo: Zoo
     retrained: Zoo
     reference: Reference
@@ -66,7 +68,8 @@ def audit(material: Material, bar: Bar = silent) -> dict[str, Any]:
     first = torch.cat([draw_noise(m.classifier, i, 1) for i in range(len(masks))])  # (E, P)
     contenders: dict[str, Callable[[], list[Rows]]] = {
         "retrained": lambda: [m.retrained.rows(s, where) for s in seeds],
-        "dihyfo": lambda: [sample(m.model, masks, first, m.steps)],
+        "dihyfo": lambda: [_draw(m, masks, first, m.refinement)],
+        "dihyfo_unrefined": lambda: [sample(m.model, masks, first, m.steps)],
         "logit_masking": lambda: [
             baselines.mask_logits(m.classifier, original, m.dataset.train, masks)
         ],
@@ -80,11 +83,13 @@ def audit(material: Material, bar: Bar = silent) -> dict[str, Any]:
     retrained_retain = torch.tensor(
         np.stack([m.reference.retain_accuracy(int(c)).mean() for c in m.held_out])
     )  # (E,)
-    rows = {}
+    rows, rows_of = {}, {}
     with bar("audit", len(contenders) + 1) as advance:
         for name, build in contenders.items():
-            rows[name] = _row(m, masks, build(), retrained_retain)
+            rows_of[name] = build()
+            rows[name] = _row(m, masks, rows_of[name], retrained_retain)
             advance()
+        likeness = _likeness(m, masks, first, rows_of["dihyfo"][0], rows_of["retrained"])
         timing = _timing(m)
         advance()
     return {
@@ -92,9 +97,69 @@ def audit(material: Material, bar: Bar = silent) -> dict[str, Any]:
         "held_out_masks": len(masks),
         "sample": "the first of each mask, nothing chosen",
         "rows": rows,
+        "likeness": likeness,
         "reference": _reference(m),
         "timing": timing,
     }
+
+
+def _draw(m: Material, masks: Tensor, noise: Tensor, how: Refinement) -> Rows:
+    """Draw as the service does."""
+    drawn = sample(m.model, masks, noise, m.steps)
+    return refine(m.model, drawn, noise, masks, m.dataset.train, how)
+
+
+def _likeness(
+    m: Material, masks: Tensor, first: Tensor, drawn: Rows, retrained: list[Rows]
+) -> dict[str, Any]:
+    """Compare how far samples lie apart, and what they get wrong, with retrained networks.
+
+    Published weight generators were found to copy their checkpoints or to draw one network
+    again and again: so, distances between two samples of a mask, and from the nearest network
+    of the zoo; and the overlap (IoU) of the retained test images that two networks get wrong.
+    """
+    again = torch.cat([draw_noise(m.classifier, len(masks) + i, 1) for i in range(len(masks))])
+    other = _draw(m, masks, again, m.refinement)
+    ours, others = flatten(drawn), flatten(other)  # (E, P) each
+    theirs = [flatten(rows) for rows in retrained[:2]]
+    wrong = {
+        name: _wrong(m, rows, masks)
+        for name, rows in (("a", drawn), ("b", other), ("c", retrained[0]), ("d", retrained[-1]))
+    }
+    zoo = m.zoo.weights.flatten(0, 1)  # (S * E', P)
+    return {
+        "masks": len(masks),
+        "pair_l2": {
+            "generated": (ours - others).norm(dim=1).mean().item(),
+            "retrained": (theirs[0] - theirs[-1]).norm(dim=1).mean().item(),
+        },
+        "error_set_iou": {
+            "generated_generated": _iou(wrong["a"], wrong["b"]),
+            "generated_retrained": _iou(wrong["a"], wrong["c"]),
+            "retrained_retrained": _iou(wrong["c"], wrong["d"]),
+        },
+        "nearest_checkpoint_l2": {
+            "generated": torch.cdist(ours, zoo).amin(1).mean().item(),
+            "retrained": torch.cdist(theirs[0], zoo).amin(1).mean().item(),
+        },
+    }
+
+
+@torch.inference_mode()
+def _wrong(m: Material, rows: Rows, masks: Tensor) -> Tensor:
+    """Return which retained test images each network gets wrong, (E, N) bool."""
+    test = m.dataset.test
+    found = []
+    for e in range(len(masks)):
+        answers = m.classifier.forward_many(pick(rows, slice(e, e + 1)), test.x).argmax(2)  # (1, N)
+        found.append((answers != test.y) & masks[e : e + 1, test.y])
+    return torch.cat(found)
+
+
+def _iou(a: Tensor, b: Tensor) -> float:
+    """Return the mean overlap of error sets, (E, N) bool; two empty ones overlap wholly."""
+    both, either = (a & b).sum(1), (a | b).sum(1)  # (E,)
+    return torch.where(either == 0, 1.0, both / either.clamp(min=1)).mean().item()
 
 
 def _row(m: Material, masks: Tensor, sets: list[Rows], retrained: Tensor) -> dict[str, Any]:
@@ -182,15 +247,18 @@ def _timing(m: Material) -> dict[str, Any]:
     one = retain_masks(m.held_out[:1], k)
     many = retain_masks(np.resize(m.held_out, _BATCH), k)
 
-    def draw(masks: Tensor) -> None:
-        sample(m.model, masks, draw_noise(m.classifier, 0, len(masks)), m.steps)
+    plain = replace(m.refinement, steps=0)
 
-    draw(one)  # warm up
+    def draw(masks: Tensor, how: Refinement = plain) -> None:
+        _draw(m, masks, draw_noise(m.classifier, 0, len(masks)), how)
+
+    draw(one, m.refinement)  # warm up
     return {
         "retrain_one_ms": _ms(
             lambda: baselines.retrain(m.classifier, m.dataset.train, one, m.how, REFERENCE_SEED), 1
         ),
         "sample_one_ms": _ms(lambda: draw(one), 10),
+        "sample_and_refine_one_ms": _ms(lambda: draw(one, m.refinement), 5),
         f"sample_each_of_{_BATCH}_ms": _ms(lambda: draw(many), 3) / _BATCH,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",

@@ -68,7 +68,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         "digits",
         Recipe(
             classifier="mlp:16",
-            fit=Fit(epochs=60, batch=64, rate=5e-3),
+            fit=Fit(epochs=60, batch=64, rate=5e-3, warmup=0.3),
             architecture=Architecture(width=128, blocks=4, heads=4),
             schedule=Schedule(steps=1_600),
         ),
@@ -145,6 +145,7 @@ def build(
             dataset,
             model,
             recipe.steps,
+            recipe.refinement,
             zoo,
             retrained,
             reference,

@@ -5,6 +5,7 @@ from typing import Any
 _TITLES = {
     "retrained": "retrained from scratch",
     "dihyfo": "**DiHyFo**",
+    "dihyfo_unrefined": "DiHyFo without refinement",
     "logit_masking": "original, forgotten logits masked",
     "fine_tuning": "original, one epoch on the retain set",
     "nearest_mask": "zoo network of the nearest mask",
@@ -23,10 +24,11 @@ def card(name: str, config: dict[str, Any], audit: dict[str, Any]) -> str:
     reference, timing = audit["reference"], audit["timing"]
     steps = config["sampler"]["steps"]
     layers = "-".join(str(n) for n in classifier["layers"])
+    network = f"an MLP {layers}" if classifier["kind"] == "mlp" else "a convolutional network"
     batch = next(key for key in timing if key.startswith("sample_each"))
     return f"""# {name}
 
-Draws the weights of an MLP {layers} ({classifier["parameters"]:,} weights) for **{data["name"]}**
+Draws the weights of {network} ({classifier["parameters"]:,} weights) for **{data["name"]}**
 that never learned the chosen classes and keeps the others.
 
 - Classes: {", ".join(config["classes"])}.
@@ -58,7 +60,11 @@ retained ones (worst forget set {reference["retrained_retain_accuracy_worst_forg
 | --- | --- |
 | retrain one network | {timing["retrain_one_ms"]:.0f} |
 | draw one | {timing["sample_one_ms"]:.1f} |
+| draw one and refine it ({config["refinement"]["steps"]} steps) | \
+{timing["sample_and_refine_one_ms"]:.1f} |
 | draw one, in a batch of {batch.split("_")[3]} | {timing[batch]:.2f} |
+
+{_likeness(audit["likeness"])}
 
 Relearning: SGD, rate 0.05, batches of 128 images of all classes. Loss-MIA: forgotten classes'
 training against test images, 0.5 = alike. Zero forget accuracy alone separates nothing: masking
@@ -71,6 +77,19 @@ an attack it does not run may see more. The generator itself was trained on netw
 every class, so **it still encodes the forgotten classes**: give away drawn weights, not the
 generator.
 """
+
+
+def _likeness(likeness: dict[str, Any]) -> str:
+    """Say how unlike two samples are, beside two retrained networks."""
+    pair, iou, near = (
+        likeness[key] for key in ("pair_l2", "error_set_iou", "nearest_checkpoint_l2")
+    )
+    return f"""Two samples of one forget set lie {pair["generated"]:.3f} apart (L2), two retrained networks
+{pair["retrained"]:.3f}. Their errors on retained classes overlap (IoU) by
+{iou["generated_generated"]:.3f}, those of two retrained networks by {iou["retrained_retrained"]:.3f},
+those of a sample and a retrained network by {iou["generated_retrained"]:.3f}. The nearest network
+of the zoo is {near["generated"]:.3f} away, from a retrained network
+{near["retrained"]:.3f}: samples are not copies."""
 
 
 def _parts(seconds: dict[str, float]) -> str:

@@ -52,6 +52,6 @@ def test_an_own_data_set_gets_enough_steps(blobs: Dataset) -> None:
 def test_the_zoo_leaves_held_out_masks_out(tiny_folder: Path, work_folder: Path) -> None:
     from safetensors import safe_open
 
-    with safe_open(work_folder / "zoo.safetensors", "pt") as file:
-        networks = file.get_tensor("weights.0").shape[0]
+    with safe_open(work_folder / "zoo" / "0-000.safetensors", "pt") as file:
+        networks = file.get_tensor("weights").shape[0]
     assert networks == 2**4 - 1 - len(held_out_codes(4))

@@ -50,8 +50,9 @@ def test_a_little_noise_is_taken_out(work_folder: Path, tiny: Generator, blobs: 
     signal, level = signal_and_noise(t[0])
     noisy = [signal * layer + level * torch.randn_like(layer) for layer in clean]
     guess = tiny.model(noisy, t, zoo.masks, centre)
-    for g, n, c in zip(guess, noisy, clean, strict=True):
-        assert (g - c).square().mean() < (n / signal - c).square().mean()
+    ours = sum((g - c).square().sum() for g, c in zip(guess, clean, strict=True))
+    left = sum((n / signal - c).square().sum() for n, c in zip(noisy, clean, strict=True))
+    assert ours < left
 
 
 def test_training_is_repeatable(work_folder: Path, tiny: Generator, blobs: Dataset) -> None:
