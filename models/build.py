@@ -76,7 +76,10 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
     "mnist-mlp": (
         "mnist",
         Recipe(
-            classifier="mlp:10", fit=Fit(epochs=3, batch=128, rate=2e-3, warmup=0.3), zoo_seeds=12
+            classifier="mlp:10",
+            fit=Fit(epochs=3, batch=128, rate=2e-3, warmup=0.3),
+            zoo_seeds=8,
+            architecture=Architecture(blocks=4),
         ),
     ),
 }
