@@ -38,24 +38,26 @@ def from_description(description: Mapping[str, Any]) -> Classifier:
 def parse(text: str, shape: tuple[int, ...], classes: int) -> Classifier:
     """Return the classifier that a command line names, such as ``mlp:16`` or ``cnn:small``.
 
+    What follows ``cnn:`` is explained at `models.cnn.parse`.
+
     Args:
         shape: of one input.
 
     Raises:
         ValueError: the text is neither ``mlp:`` and positive hidden sizes joined by ``-``, nor
-            ``cnn:`` and a name, for images.
+            ``cnn:`` and what makes a network for images.
     """
     kind, _, rest = text.partition(":")
     if kind == "cnn":
         if len(shape) not in (2, 3):
             raise ValueError(f"classifier {text!r} needs images, got inputs of shape {shape}")
         channels, high, wide = shape if len(shape) == 3 else (1, *shape)
-        return cnn.named(rest, (channels, high, wide), classes)
+        return cnn.parse(rest, (channels, high, wide), classes)
     parts = rest.split("-")
     if kind != "mlp" or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
         raise ValueError(
             f"classifier {text!r} is not known; write mlp:HIDDEN, such as mlp:16 or mlp:32-16, "
-            "or for images cnn:small or cnn:gpt"
+            "or for images cnn:small, cnn:gpt or cnn:8k5s2-16k3s2/flat-32"
         )
     return MLP((prod(shape), *(int(p) for p in parts), classes))
 

@@ -4,7 +4,8 @@ A unit of a convolution is an output channel: its row holds the channel's kernel
 order (input channel, height, width), then its bias.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -17,15 +18,33 @@ from torch import Tensor, nn
 from models.layers import Layer, Rows, initial_rows
 
 _IMAGES = 512  # run at once: what one network makes of them stays in the cache
+_CONV = re.compile(r"(\d{1,4})k(\d{1,2})(?:s(\d{1,2}))?(?:p(\d{1,2}))?", re.ASCII)
+_HIDDEN = re.compile(r"\d{1,4}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Conv:
-    """A square convolution with padding kernel // 2, followed by ReLU."""
+    """A square convolution, followed by ReLU.
+
+    Args:
+        channels: of the output.
+        padding: zeros on each side; None = kernel // 2, which keeps an odd kernel's image in place.
+    """
 
     channels: int
     kernel: int = 3
     stride: int = 1
+    padding: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.padding is None:
+            object.__setattr__(self, "padding", self.kernel // 2)
+
+    @property
+    def pad(self) -> int:
+        """The padding as a number."""
+        assert self.padding is not None
+        return self.padding
 
 
 @dataclass(frozen=True)
@@ -52,24 +71,31 @@ class CNN:
         kernels = [n for conv in self.convs for n in (conv.channels, conv.kernel, conv.stride)]
         if len(self.shape) != 3 or not self.convs or min(*sizes, *kernels) < 1:
             raise ValueError(f"a CNN needs a shape (channels, height, width) and convs, got {self}")
-        if any(conv.kernel % 2 == 0 for conv in self.convs):
-            raise ValueError("kernels must be odd, so that padding keeps the image in place")
+        # More padding than kernel - 1 is a border that never sees the image.
+        if any(not 0 <= conv.pad < conv.kernel for conv in self.convs):
+            raise ValueError(f"paddings must lie between 0 and kernel - 1, got {self.convs}")
+        if min(min(sizes) for sizes in self.maps) < 1:
+            raise ValueError(
+                f"an image of {self.shape[1]}x{self.shape[2]} is too small for {self.convs}: use "
+                "smaller kernels, smaller strides or more padding"
+            )
 
     @property
     def maps(self) -> list[tuple[int, int, int]]:
         """Channels, height and width after each convolution."""
         found, (_, high, wide) = [], self.shape
         for conv in self.convs:
-            high, wide = (-(-side // conv.stride) for side in (high, wide))
+            high, wide = (
+                (side + 2 * conv.pad - conv.kernel) // conv.stride + 1 for side in (high, wide)
+            )
             found.append((conv.channels, high, wide))
         return found
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        inputs = [self.shape[0], *(conv.channels for conv in self.convs)]
         layers = [
-            Layer(f"conv{i}", conv.channels, fan_in * conv.kernel**2)
-            for i, (fan_in, conv) in enumerate(zip(inputs, self.convs, strict=False), start=1)
+            Layer(f"conv{i}", conv.channels, prod(kernel))
+            for i, (conv, kernel) in enumerate(zip(self.convs, self._kernels, strict=True), start=1)
         ]
         last = self.maps[-1]
         sizes = (last[0] if self.pool else prod(last), *self.hidden, self.classes)
@@ -84,18 +110,18 @@ class CNN:
 
     @property
     def cells(self) -> int:
-        """Numbers that one network holds for one input at most."""
-        return max(prod(sizes) for sizes in self.maps)
+        """Numbers that one network holds for one input at most.
+
+        The maps between convolutions do not count: they exist for one network and a few images.
+        """
+        return max(layer.fan_in for layer in self.layers[len(self.convs) :])
 
     def shapes(self) -> dict[str, list[int]]:
         """Return the shape of every key of the ``state_dict``, in its order."""
         shapes: dict[str, list[int]] = {}
-        inputs = [self.shape[0], *(conv.channels for conv in self.convs)]
         for i, layer in enumerate(self.layers):
-            weight = [layer.units, layer.fan_in]
-            if i < len(self.convs):
-                weight = [layer.units, inputs[i], self.convs[i].kernel, self.convs[i].kernel]
-            shapes[f"{layer.name}.weight"] = weight
+            row = self._kernels[i] if i < len(self.convs) else (layer.fan_in,)
+            shapes[f"{layer.name}.weight"] = [layer.units, *row]
             shapes[f"{layer.name}.bias"] = [layer.units]
         return shapes
 
@@ -109,7 +135,7 @@ class CNN:
                     "channels": conv.channels,
                     "kernel": conv.kernel,
                     "stride": conv.stride,
-                    "padding": conv.kernel // 2,
+                    "padding": conv.pad,
                 }
                 for conv in self.convs
             ],
@@ -126,7 +152,7 @@ class CNN:
         channels, high, wide = (int(n) for n in description["input_shape"])
         *hidden, classes = (int(n) for n in description["layers"])
         convs = tuple(
-            Conv(int(c["channels"]), int(c["kernel"]), int(c["stride"]))
+            Conv(int(c["channels"]), int(c["kernel"]), int(c["stride"]), int(c["padding"]))
             for c in description["convolutions"]
         )
         pool = description["then"] == "global average pool"
@@ -146,48 +172,55 @@ class CNN:
         Returns:
             Logits, (E, B, K).
         """
-        # One network after the other: grouped convolutions and im2col measured slower.
-        images = torch.split(x.view(-1, *self.shape), _IMAGES)  # (B', C, H, W) each
-        return torch.stack(
-            [
-                torch.cat([self._forward(self._cut(rows, e), part) for part in images])
-                for e in range(rows[0].shape[0])
-            ]
-        )
+        last = rows[-1]  # (E, K, F+1)
+        h = F.pad(self.features_many(rows, x), (0, 1), value=1.0)  # (E, B, F+1)
+        return torch.bmm(h, last.transpose(1, 2))  # (E, B, K)
 
     def features_many(self, rows: Rows, x: Tensor) -> Tensor:
         """Return what E weight sets feed their output layer, (E, B, features)."""
         images = torch.split(x.view(-1, *self.shape), _IMAGES)  # (B', C, H, W) each
-        return torch.stack(
+        tables = rows[: len(self.convs)]
+        # One network after the other: im2col with bmm measured 2 to 8 times slower. Unbound at
+        # once, since the gradient of an index is as large as all E networks.
+        kernels = [
+            table[:, :, :-1].reshape(*table.shape[:2], *shape).unbind()
+            for table, shape in zip(tables, self._kernels, strict=True)
+        ]
+        biases = [table[:, :, -1].unbind() for table in tables]
+        h = torch.stack(
             [
-                torch.cat([self._features(self._cut(rows, e), part) for part in images])
-                for e in range(rows[0].shape[0])
+                torch.cat([self._convolve(part, weights) for part in images])
+                for weights in zip(
+                    zip(*kernels, strict=True), zip(*biases, strict=True), strict=True
+                )
             ]
-        )
+        )  # (E, B, features)
+        for layer in rows[len(self.convs) : -1]:
+            h = F.pad(h, (0, 1), value=1.0)  # (E, B, features + 1)
+            h = F.relu(torch.bmm(h, layer.transpose(1, 2)))  # (E, B, units)
+        return h
 
     def initial(self, seed: int) -> Rows:
         """Return one freshly initialised weight set (E = 1), torch's default scheme."""
         return initial_rows(self.layers, seed)
 
-    def _cut(self, rows: Rows, e: int) -> list[tuple[Tensor, Tensor]]:
-        """Return weight and bias of every layer of network e, shaped as torch takes them."""
-        shapes = [shape for key, shape in self.shapes().items() if key.endswith("weight")]
+    @property
+    def _kernels(self) -> list[tuple[int, int, int]]:
+        """Input channels, height and width of every kernel."""
+        channels = (self.shape[0], *(conv.channels for conv in self.convs))
         return [
-            (layer[e, :, :-1].reshape(shape), layer[e, :, -1])
-            for layer, shape in zip(rows, shapes, strict=True)
+            (fan_in, conv.kernel, conv.kernel)
+            for fan_in, conv in zip(channels, self.convs, strict=False)
         ]
 
-    def _features(self, weights: Sequence[tuple[Tensor, Tensor]], images: Tensor) -> Tensor:
+    def _convolve(
+        self, images: Tensor, weights: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    ) -> Tensor:
+        """Run one network's convolutions, kernels and biases, on images; (B, features)."""
         h = images
-        for conv, (weight, bias) in zip(self.convs, weights, strict=False):
-            h = F.relu(F.conv2d(h, weight, bias, conv.stride, conv.kernel // 2))  # (B, C, H, W)
-        h = h.mean((2, 3)) if self.pool else h.flatten(1)  # (B, features)
-        for weight, bias in weights[len(self.convs) : -1]:
-            h = F.relu(F.linear(h, weight, bias))  # (B, units)
-        return h
-
-    def _forward(self, weights: Sequence[tuple[Tensor, Tensor]], images: Tensor) -> Tensor:
-        return F.linear(self._features(weights, images), *weights[-1])  # (B, K)
+        for conv, weight, bias in zip(self.convs, *weights, strict=True):
+            h = F.relu(F.conv2d(h, weight, bias, conv.stride, conv.pad))  # (B, C, H, W)
+        return h.mean((2, 3)) if self.pool else h.flatten(1)
 
 
 class _CNNModule(nn.Module):
@@ -197,7 +230,7 @@ class _CNNModule(nn.Module):
         self.names = [layer.name for layer in spec.layers]
         channels = spec.shape[0]
         for name, conv in zip(self.names, spec.convs, strict=False):
-            size = (channels, conv.channels, conv.kernel, conv.stride, conv.kernel // 2)
+            size = (channels, conv.channels, conv.kernel, conv.stride, conv.pad)
             self.add_module(name, nn.Conv2d(*size))
             channels = conv.channels
         for layer in spec.layers[len(spec.convs) :]:
@@ -215,14 +248,36 @@ class _CNNModule(nn.Module):
         return logits
 
 
-def named(name: str, shape: tuple[int, int, int], classes: int) -> CNN:
-    """Return one of the convolutional classifiers that recipes name.
+def parse(text: str, shape: tuple[int, int, int], classes: int) -> CNN:
+    """Return the convolutional classifier that a command line names after ``cnn:``.
+
+    ``8k5s2-16k3s2/flat-32`` is 8 channels of kernel 5 and stride 2, 16 of kernel 3 and stride 2,
+    flattened, then 32 hidden units; ``pool`` instead of ``flat`` averages each channel over the
+    image. ``s`` is 1 and the padding ``p`` is half the kernel where they are left out.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: it is neither such a text nor a name, or makes no network for this shape.
     """
-    if name == "gpt":  # G.pt's network for CIFAR-10 (arXiv 2209.12892), 5,370 weights
-        return CNN(shape, (Conv(16, 3, 2), Conv(32, 3)), (), classes, pool=True)
-    if name == "small":
-        return CNN(shape, (Conv(8, 5, 2), Conv(16, 3, 2)), (32,), classes, pool=False)
-    raise ValueError(f"unknown CNN {name!r}; known: cnn:gpt, cnn:small")
+    # G.pt's network for CIFAR-10 (arXiv 2209.12892); its 5,370 weights have no conv biases.
+    if text == "gpt":
+        text = "16k3s2-32k3/pool"
+    elif text == "small":
+        text = "8k5s2-16k3s2/flat-32"
+    front, _, rest = text.partition("/")
+    then, *hidden = rest.split("-")
+    convs = [_CONV.fullmatch(part) for part in front.split("-")]
+    found = [conv.groups() for conv in convs if conv]
+    if (
+        len(found) < len(convs)
+        or then not in ("flat", "pool")
+        or not all(_HIDDEN.fullmatch(units) for units in hidden)
+    ):
+        raise ValueError(
+            f"classifier 'cnn:{text}' is not known; write cnn:CONVS/pool or cnn:CONVS/flat, such "
+            "as cnn:8k5s2-16k3s2/flat-32 (channels, k kernel, s stride, then hidden units), "
+            "or one of cnn:small, cnn:gpt"
+        )
+    made = tuple(
+        Conv(int(c), int(k), int(s or 1), None if p is None else int(p)) for c, k, s, p in found
+    )
+    return CNN(shape, made, tuple(int(units) for units in hidden), classes, then == "pool")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import classifiers
-from models.classifiers import MLP
+from models.classifiers import CNN, MLP
 
 sizes = st.lists(st.integers(1, 9), min_size=2, max_size=4).map(tuple)
 
@@ -50,6 +50,14 @@ def test_description_round_trip() -> None:
 
 def test_parse() -> None:
     assert classifiers.parse("mlp:32-16", (2, 4), 5) == MLP((8, 32, 16, 5))
+    small = classifiers.parse("cnn:small", (1, 28, 28), 10)
+    assert isinstance(small, CNN)
+    assert classifiers.parse("cnn:small", (28, 28), 10) == small
+
+
+def test_a_cnn_needs_images() -> None:
+    with pytest.raises(ValueError, match="needs images"):
+        classifiers.parse("cnn:small", (784,), 10)
 
 
 @pytest.mark.parametrize("text", ["mlp", "mlp:", "mlp:0", "mlp:-3", "mlp:a", "mlp:4-", ""])

@@ -2,7 +2,8 @@ import torch
 import torch.nn.functional as F
 
 from models import measure
-from models.classifiers import MLP
+from models.classifiers import CNN, MLP, repeat
+from models.cnn import Conv
 from models.datasets import Split
 from models.measure import per_class, sample_losses
 
@@ -47,3 +48,22 @@ def test_small_steps_give_the_same(monkeypatch) -> None:
     whole = per_class(spec, rows, split)
     monkeypatch.setattr(measure, "_CELLS", 1)
     torch.testing.assert_close(per_class(spec, rows, split).loss, whole.loss)
+
+
+def test_memory_is_bounded_for_cnns(monkeypatch) -> None:
+    spec = CNN((1, 4, 4), (Conv(3, 3),), (), 3, pool=False)
+    rows = repeat(spec.initial(0), 6)
+    split = Split(torch.randn(9, 16), torch.arange(9) % 3)
+    held = []
+    forward = CNN.forward_many
+
+    def spy(self: CNN, rows: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, rows, x)
+        held.append(logits.numel() + self.features_many(rows, x).numel())
+        return logits
+
+    monkeypatch.setattr(CNN, "forward_many", spy)
+    bound = 2 * len(split) * (3 * 16 + 3)  # two networks' features and logits
+    monkeypatch.setattr(measure, "_CELLS", bound)
+    per_class(spec, rows, split)
+    assert held == [bound] * 3
