@@ -141,32 +141,34 @@ def scrub(
 ) -> Rows:
     """Move away from the original on the forgotten samples, stay close on the retained.
 
-    SCRUB of Kurmanji et al., NeurIPS 2023 (arXiv 2302.09880): passes that raise the KL from
-    the teacher on the forget set alternate with passes that lower it on the retain set.
+    SCRUB of Kurmanji et al., NeurIPS 2023 (arXiv 2302.09880): epochs that raise the KL from
+    the teacher on the forget set alternate with epochs that lower it on the retain set. One
+    pass holds one of each: a network climbs for the forget set's share of the steps, then
+    descends for the retain set's, so that both get the steps that loaders of their own give.
 
     Args:
-        how: its epochs are the lowering passes, which go on after the raising ones end.
-        climbs: raising passes, one before each of the first lowering ones.
-        distil, learn: alpha and gamma, weights of the KL and of the labels when lowering.
+        climbs: the passes, from the first, that begin with climbing.
+        distil, learn: alpha and gamma, weights of the KL and of the labels when descending.
 
     Raises:
-        ValueError: there are more raising than lowering passes.
+        ValueError: more passes are to climb than there are.
     """
     if not 0 <= climbs <= how.epochs:
-        raise ValueError(f"climbs must be 0 to {how.epochs}, the lowering passes, got {climbs}")
+        raise ValueError(f"climbs must be 0 to {how.epochs}, the passes, got {climbs}")
     teacher = _log_probabilities(classifier, original, train)  # (N, K)
-    of_pass = Fit(1, how.batch, how.rate).steps(len(train))
+    of_pass = how.steps(len(train)) // how.epochs
+    share = (~masks)[:, train.y].float().mean(1)  # (E,)
+    until = (share * of_pass).ceil()  # (E,)
 
     def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
         y = train.y[index]  # (B,)
         keep, apart = masks[:, y], _divergence(teacher[index], logits)  # (E, B), (E, B)
-        number = step // of_pass
-        if number < 2 * climbs and number % 2 == 0:
-            return -mean_over(apart, ~keep)
-        return mean_over(distil * apart + learn * sample_losses(logits, y), keep)
+        number, within = divmod(step, of_pass)
+        climbing = (until > within)[:, None] & (number < climbs)  # (E, 1)
+        near = distil * apart + learn * sample_losses(logits, y)  # (E, B)
+        return mean_over(near, keep & ~climbing) - mean_over(apart, ~keep & climbing)
 
-    passes = Fit(how.epochs + climbs, how.batch, how.rate, how.warmup)
-    return descend(classifier, train, repeat(original, len(masks)), passes, seed, loss)
+    return descend(classifier, train, repeat(original, len(masks)), how, seed, loss)
 
 
 def bad_teacher(
