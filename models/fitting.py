@@ -1,8 +1,8 @@
 """Train many classifiers as one network.
 
 All share the mini-batch; the loss of each leaves out the samples whose class is not in
-its mask. The same loop retrains, fine-tunes and relearns: only the starting weights, the
-masks and the optimiser differ.
+its mask. The same loop retrains, fine-tunes and unlearns: only the starting weights, the
+masks and the loss differ.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from torch import Tensor
 from models.classifiers import Classifier, Rows
 from models.datasets import Split
 from models.measure import sample_losses
+
+Loss = Callable[[Tensor, Tensor, int], Tensor]  # logits (E, B, K), samples (B,), step -> sum over E
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,17 @@ class Fit:
         return 0.5 + 0.5 * cos(pi * (step - rising) / (steps - rising))
 
 
+def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the sum over E networks of each one's mean over its chosen samples; none give 0.
+
+    Args:
+        values: (E, B).
+        chosen: (E, B) bool.
+    """
+    share = chosen.float() / chosen.sum(1, keepdim=True).clamp(min=1)  # (E, B)
+    return (values * share).sum()
+
+
 def masked_loss(logits: Tensor, y: Tensor, masks: Tensor) -> Tensor:
     """Return the sum over E networks of each one's mean loss on its retained samples.
 
@@ -53,9 +66,7 @@ def masked_loss(logits: Tensor, y: Tensor, masks: Tensor) -> Tensor:
         y: (B,).
         masks: (E, K) bool, true = retained.
     """
-    keep = masks[:, y].float()  # (E, B)
-    weight = keep / keep.sum(1, keepdim=True).clamp(min=1)  # (E, B)
-    return (sample_losses(logits, y) * weight).sum()
+    return mean_over(sample_losses(logits, y), masks[:, y])
 
 
 def fit(
@@ -82,6 +93,31 @@ def fit(
     Returns:
         The trained rows, E sets.
     """
+
+    def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
+        return masked_loss(logits, split.y[index], masks)
+
+    return descend(classifier, split, start, how, seed, loss, advance=advance, observe=observe)
+
+
+def descend(
+    classifier: Classifier,
+    split: Split,
+    start: Rows,
+    how: Fit,
+    seed: int,
+    loss: Loss,
+    *,
+    free: Rows | None = None,
+    advance: Callable[[], None] = lambda: None,
+    observe: Callable[[int, Rows], None] = lambda step, rows: None,
+) -> Rows:
+    """Train E networks side by side on any loss; see `fit` for what is not said here.
+
+    Args:
+        loss: given the logits, the positions of the batch in ``split``, and the step.
+        free: which weights may change, bool in the form of ``start``; default: all.
+    """
     rng = torch.Generator().manual_seed(seed)
     rows = [layer.clone().requires_grad_() for layer in start]
     adam = torch.optim.Adam(rows, lr=how.rate, fused=True)
@@ -91,10 +127,13 @@ def fit(
     for _ in range(how.epochs):
         for index in torch.split(torch.randperm(len(split), generator=rng), how.batch):
             observe(step, rows)
-            x, y = split.x[index], split.y[index]  # (B, D), (B,)
-            loss = masked_loss(classifier.forward_many(rows, x), y, masks)
+            logits = classifier.forward_many(rows, split.x[index])  # (E, B, K)
             adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss(logits, index, step).backward()  # type: ignore[no-untyped-call]
+            if free is not None:
+                for layer, may in zip(rows, free, strict=True):
+                    assert layer.grad is not None
+                    layer.grad.mul_(may)
             adam.step()
             schedule.step()
             step += 1

@@ -58,6 +58,10 @@ def per_class(classifier: Classifier, rows: Rows, split: Split) -> PerClass:
 
 
 def sample_losses(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of every sample, (E, B), from logits (E, B, K), y (B,)."""
+    """Return the cross-entropy of every sample, (E, B), from logits (E, B, K).
+
+    Args:
+        y: labels, (B,), or (E, B) where each network has its own.
+    """
     true = logits.gather(2, y.expand(logits.shape[0], -1).unsqueeze(2)).squeeze(2)  # (E, B)
     return logits.logsumexp(2) - true
