@@ -1,7 +1,6 @@
 """The command line of HyperForget."""
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from core import logs
 from core.settings import Settings
 from core.stack import Stack, StackError
 
@@ -65,12 +65,14 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
     import uvicorn
 
     settings = _settings()
+    logs.configure(settings.log_format)
     _end_with(parent)
     config = uvicorn.Config(
         "app.main:app",
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,  # the lines of `core.logs`
+        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
     )
@@ -84,9 +86,8 @@ def worker(parent: Parent = None) -> None:
     from core.dsse import KeyFileError
     from worker.main import main as work
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("hyperforget").setLevel(logging.INFO)
     settings = _settings()
+    logs.configure(settings.log_format)
     _end_with(parent)
     try:
         work(settings)

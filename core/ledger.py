@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from core import auditlog
+from core import auditlog, tallies
 from core.database import Database
 from core.states import Status, sources
 from core.tables import metadata
@@ -87,6 +87,16 @@ class Job:
     metrics: dict[str, Any] | None
     artifacts: dict[str, dict[str, Any]] | None
     error: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How many jobs of a generator are in an open status, and since when the oldest is."""
+
+    generator: str
+    status: str
+    count: int
+    oldest: float
 
 
 @dataclass(frozen=True)
@@ -369,6 +379,18 @@ class Ledger(Database):
         with self.read() as connection:
             return [(row.id, row.attempt) for row in connection.execute(query)]
 
+    def backlog(self) -> list[Backlog]:
+        """Return how many jobs are open, of each generator and status."""
+        query = (
+            sa.select(
+                jobs.c.generator, jobs.c.status, sa.func.count(), sa.func.min(jobs.c.created_at)
+            )
+            .where(jobs.c.status.in_([status for status in Status if not status.ended]))
+            .group_by(jobs.c.generator, jobs.c.status)
+        )
+        with self.read() as connection:
+            return [Backlog(*row) for row in connection.execute(query)]
+
     # -- certificates and the audit log -----------------------------------------------
 
     def certificate(self, job_id: str) -> str | None:
@@ -453,3 +475,7 @@ def _log_ends(
                 sa.insert(auditlog.certificates).values(job=job.id, envelope=envelope)
             )
         place = auditlog.append(connection, place, what, finished)
+    tallies.add(
+        connection,
+        (tallies.Ended(job.generator, job.status, job.metrics, job.error) for job in ended),
+    )
