@@ -1,7 +1,6 @@
 """The command line of HyperForget."""
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from core import logs
 from core.settings import Settings
 from core.stack import Stack, StackError
 
@@ -33,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 console = Console()
+
+_UNITS = {"h": 3_600.0, "d": 86_400.0, "w": 604_800.0}  # seconds
 
 Parent = Annotated[int | None, typer.Option(hidden=True, help="end when this process does")]
 
@@ -65,12 +67,14 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
     import uvicorn
 
     settings = _settings()
+    logs.configure(settings.log_format)
     _end_with(parent)
     config = uvicorn.Config(
         "app.main:app",
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,  # the lines of `core.logs`
+        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
     )
@@ -84,9 +88,8 @@ def worker(parent: Parent = None) -> None:
     from core.dsse import KeyFileError
     from worker.main import main as work
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("hyperforget").setLevel(logging.INFO)
     settings = _settings()
+    logs.configure(settings.log_format)
     _end_with(parent)
     try:
         work(settings)
@@ -320,6 +323,29 @@ def verify_audit_log(
     )
 
 
+@app.command()
+def purge(
+    older_than: Annotated[str, typer.Option(help="such as 90d, 36h or 2w")],
+    dry_run: Annotated[bool, typer.Option(help="only say what would be deleted")] = False,
+) -> None:
+    """Delete old ended jobs with their weights, reports and certificates; not the audit log."""
+    from core import retention
+    from core.artifacts import ArtifactStore
+    from core.ledger import Ledger
+
+    seconds = _duration(older_than)
+    settings = _settings()
+    ledger = Ledger(settings.database_url)
+    try:
+        ledger.migrate()
+        store = ArtifactStore(settings.artifacts_url)
+        purged = retention.purge(ledger, store, time.time() - seconds, dry_run)
+    finally:
+        ledger.close()
+    did = "would delete" if dry_run else "deleted"
+    console.print(f"{did} {purged.jobs} jobs and {purged.files} files ({purged.bytes} bytes)")
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -376,6 +402,14 @@ def _regenerate(certificate: dict[str, Any], content: bytes) -> str:
         f"({found.equal:.1%} of the floats equal to the bit, the largest difference "
         f"{found.largest:.1e})"
     )
+
+
+def _duration(text: str) -> float:
+    """Return the seconds of a text such as 90d."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not (number.isascii() and number.isdigit() and len(number) < 7):
+        _fail(f"--older-than {text}: write a whole number and h, d or w, such as 90d")
+    return int(number) * _UNITS[unit]
 
 
 def _labels(text: str) -> list[int]:

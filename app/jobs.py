@@ -27,6 +27,7 @@ from app.schemas import (
     UnlearnRequest,
 )
 from app.services import Services, Use, availability
+from core import logs
 from core.catalog import Entry
 from core.ledger import AlreadyEnded, Job
 from core.states import Status
@@ -54,6 +55,7 @@ def unlearn(body: UnlearnRequest, response: Response, use: Use) -> JobView:
             "require": body.require.model_dump() if body.require else None,
             "prompt": _prompt(body.prompt, entry) if body.prompt else None,
             "refine_steps": body.refine_steps,
+            "request_id": logs.request_id.get(),
         },
         external_id=body.external_id,
     )

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from app import generators, health, jobs, keys, problems
+from app import generators, health, jobs, keys, metrics, problems
 from app.limits import BodyLimit
+from app.observing import Observe, RequestMeters
 from app.schemas import ProblemView
 from app.services import Services
 from core.settings import Settings
@@ -43,8 +44,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         },
     )
     app.add_middleware(BodyLimit)
+    app.state.meters = metrics.registry()
+    app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (jobs, generators, keys, health):
+    for module in (jobs, generators, keys, health, metrics):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

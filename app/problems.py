@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from core import logs
+
 log = logging.getLogger("hyperforget.app")
 
 MEDIA_TYPE = "application/problem+json"
@@ -96,7 +98,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         detail = "the service failed on this request; its log names the cause"
-        return Problem(500, "internal", detail).response(request.url.path)
+        # Answered outside of all middleware, which would else have named the request.
+        named = {logs.REQUEST_ID_HEADER: logs.request_id.get() or ""}
+        return Problem(500, "internal", detail, headers=named).response(request.url.path)
 
 
 def _field_error(error: dict[str, Any]) -> FieldError:

@@ -59,6 +59,10 @@ class ArtifactStore:
             _sync_folder(folder)
         return artifact
 
+    def delete(self, sha256: str) -> None:
+        """Delete an artifact; nothing if it is absent."""
+        self.path(sha256).unlink(missing_ok=True)
+
     def path(self, sha256: str) -> Path:
         """Return where an artifact lies; it may be absent.
 

@@ -8,8 +8,8 @@ none is lost or doubled. They hold ids and digests only: what is here can't be e
 ``index``           0, 1, 2, ...
 ``previous``        sha256 of the entry before; 64 zeros in the first
 ``time``            RFC 3339, UTC
-``event``           job.succeeded, job.failed, job.canceled or key.added
-``job``             the job that ended; with its ``generator``
+``event``           job.succeeded, job.failed, job.canceled, job.purged or key.added
+``job``             the job that ended or was purged; with its ``generator``
 ``weights``         sha256 of its weights file, if it succeeded; so ``report``
 ``certificate``     sha256 of its certificate's payload, if it succeeded
 ``error``           the problem's type, if it failed

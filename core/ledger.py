@@ -5,25 +5,19 @@ later names the attempt it holds, and the row takes it only while that attempt s
 the job: a worker that was given up for lost changes nothing when it wakes.
 """
 
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, Row, event
+from sqlalchemy import Connection, Row
 
-from core import auditlog
+from core import auditlog, tallies
+from core.database import Database
 from core.states import Status, sources
 from core.tables import metadata
-
-_SQLITE_PATIENCE = 30.0  # seconds to wait for another writer
 
 jobs = sa.Table(
     "jobs",
@@ -96,6 +90,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Backlog:
+    """How many jobs of a generator are in an open status, and since when the oldest is."""
+
+    generator: str
+    status: str
+    count: int
+    oldest: float
+
+
+@dataclass(frozen=True)
 class LiveWorker:
     """A worker that was heard of lately; ``generators``: id -> None, or why not served."""
 
@@ -125,30 +129,8 @@ class AlreadyEnded(Exception):
     """The job has ended and can't be canceled any more."""
 
 
-class Ledger:
-    """The record of jobs and workers behind one database URL.
-
-    Args:
-        url: an SQLAlchemy URL; SQLite and PostgreSQL are tested.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-
-    def migrate(self) -> None:
-        """Bring the database to this version's tables; safe to call from many processes."""
-        config = Config()
-        scripts = str(Path(__file__).parent / "migrations")
-        config.set_main_option("script_location", scripts.replace("%", "%%"))
-        with self._write() as connection:
-            if self._engine.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(4847031)"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+class Ledger(Database):
+    """The record of jobs and workers."""
 
     # -- the client's side ------------------------------------------------------------
 
@@ -172,13 +154,13 @@ class Ledger:
             "lost": 0,
             "fraction": 0.0,
         }
-        with self._write() as connection:
+        with self.write() as connection:
             row = connection.execute(sa.insert(jobs).values(values).returning(jobs)).one()
         return _job(row)
 
     def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
-        with self._read() as connection:
+        with self.read() as connection:
             row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one_or_none()
         return _job(row) if row else None
 
@@ -201,7 +183,7 @@ class Ledger:
         ):
             if value is not None:
                 query = query.where(column == value)
-        with self._read() as connection:
+        with self.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
     def queue_positions(self, those: Sequence[Job]) -> dict[str, int]:
@@ -216,7 +198,7 @@ class Ledger:
             .scalar_subquery()
         )
         query = sa.select(jobs.c.seq, ahead).where(jobs.c.seq.in_(list(waiting)))
-        with self._read() as connection:
+        with self.read() as connection:
             return {waiting[seq]: count for seq, count in connection.execute(query)}
 
     def cancel(self, job_id: str) -> Job | None:
@@ -231,7 +213,7 @@ class Ledger:
             .values(status=Status.CANCELED, finished_at=time.time(), lease_until=None)
             .returning(jobs)
         )
-        with self._write() as connection:
+        with self.write() as connection:
             row = connection.execute(change).one_or_none()
             if row:
                 _log_ends(connection, [row])
@@ -254,7 +236,7 @@ class Ledger:
             named job is no longer queued.
         """
         queued = jobs.c.status == Status.QUEUED
-        with self._write() as connection:
+        with self.write() as connection:
             first = connection.execute(
                 sa.select(jobs.c.seq, jobs.c.generator, jobs.c.lost)
                 .where(jobs.c.id == job_id, queued)
@@ -294,14 +276,14 @@ class Ledger:
 
     def advance(self, held: Sequence[Job], stage: str, fraction: float) -> None:
         """Note how far a worker is with the jobs it holds."""
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(
                 sa.update(jobs).where(self._holds(held)).values(stage=stage, fraction=fraction)
             )
 
     def finish(self, held: Job, outcome: Outcome) -> bool:
         """Commit how a claimed job ended; False when the claim no longer holds."""
-        with self._write() as connection:
+        with self.write() as connection:
             row = connection.execute(
                 sa.update(jobs)
                 .where(self._holds([held]))
@@ -323,14 +305,14 @@ class Ledger:
 
     def release(self, held: Sequence[Job]) -> None:
         """Give claimed jobs back to the queue."""
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(sa.update(jobs).where(self._holds(held)).values(_BACK))
 
     def heartbeat(self, worker: LiveWorker, held: Sequence[Job], lease: float) -> None:
         """Say that a worker lives: its row, and the leases of the jobs it works on."""
         now = time.time()
         row = {"started_at": worker.started_at, "seen_at": now, "generators": worker.generators}
-        with self._write() as connection:
+        with self.write() as connection:
             if held:
                 connection.execute(
                     sa.update(jobs).where(self._holds(held)).values(lease_until=now + lease)
@@ -343,7 +325,7 @@ class Ledger:
 
     def forget_worker(self, worker: str) -> None:
         """Take a stopped worker off the list."""
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(sa.delete(workers).where(workers.c.id == worker))
 
     # -- the reconciler's side --------------------------------------------------------
@@ -351,7 +333,7 @@ class Ledger:
     def live_workers(self, within: float) -> list[LiveWorker]:
         """Return the workers heard of in the last ``within`` seconds."""
         query = sa.select(workers).where(workers.c.seen_at > time.time() - within)
-        with self._read() as connection:
+        with self.read() as connection:
             return [LiveWorker(**row._mapping) for row in connection.execute(query)]
 
     def expire(self, max_lost: int) -> int:
@@ -367,7 +349,7 @@ class Ledger:
             "title": "Worker lost",
             "detail": f"{max_lost} workers stopped while they held this job",
         }
-        with self._write() as connection:
+        with self.write() as connection:
             failed = connection.execute(
                 sa.update(jobs)
                 .where(lost, jobs.c.lost + 1 >= max_lost)
@@ -394,22 +376,34 @@ class Ledger:
             .where(jobs.c.status == Status.QUEUED)
             .order_by(jobs.c.seq)
         )
-        with self._read() as connection:
+        with self.read() as connection:
             return [(row.id, row.attempt) for row in connection.execute(query)]
+
+    def backlog(self) -> list[Backlog]:
+        """Return how many jobs are open, of each generator and status."""
+        query = (
+            sa.select(
+                jobs.c.generator, jobs.c.status, sa.func.count(), sa.func.min(jobs.c.created_at)
+            )
+            .where(jobs.c.status.in_([status for status in Status if not status.ended]))
+            .group_by(jobs.c.generator, jobs.c.status)
+        )
+        with self.read() as connection:
+            return [Backlog(*row) for row in connection.execute(query)]
 
     # -- certificates and the audit log -----------------------------------------------
 
     def certificate(self, job_id: str) -> str | None:
         """Return a job's signed certificate, or None."""
         query = sa.select(auditlog.certificates.c.envelope)
-        with self._read() as connection:
+        with self.read() as connection:
             found = connection.execute(query.where(auditlog.certificates.c.job == job_id))
             return found.scalar_one_or_none()
 
     def add_signing_key(self, jwk: dict[str, str]) -> None:
         """Publish the public half of a signing key, for good; nothing if it is known."""
         table, now = auditlog.signing_keys, time.time()
-        with self._write() as connection:
+        with self.write() as connection:
             place = auditlog.end(connection)  # so that two who add it come one by one
             known = sa.select(table.c.id).where(table.c.id == jwk["kid"])
             if connection.execute(known).one_or_none() is None:
@@ -420,12 +414,12 @@ class Ledger:
     def signing_keys(self) -> list[dict[str, str]]:
         """Return all public keys that ever signed here, the oldest first."""
         query = sa.select(auditlog.signing_keys.c.jwk).order_by(auditlog.signing_keys.c.added_at)
-        with self._read() as connection:
+        with self.read() as connection:
             return list(connection.execute(query).scalars())
 
     def audit_log(self) -> Iterator[str]:
         """Yield the audit log's entries, the oldest first."""
-        with self._read() as connection:
+        with self.read() as connection:
             yield from auditlog.read(connection)
 
     # ---------------------------------------------------------------------------------
@@ -436,16 +430,6 @@ class Ledger:
         return sa.and_(
             jobs.c.status == Status.RUNNING, sa.tuple_(jobs.c.id, jobs.c.attempt).in_(pairs)
         )
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
 
 
 _BACK = {
@@ -491,40 +475,7 @@ def _log_ends(
                 sa.insert(auditlog.certificates).values(job=job.id, envelope=envelope)
             )
         place = auditlog.append(connection, place, what, finished)
-
-
-def _write_ahead(connection: Any) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for others here by itself."""
-    deadline = time.monotonic() + _SQLITE_PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
-    parsed = sa.make_url(url)
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_PATIENCE})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves, below
-        _write_ahead(connection)
-        # FULL: a job that was answered 202 outlives a power cut.
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # Writers queue up at BEGIN; a later upgrade from reading would fail instead.
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+    tallies.add(
+        connection,
+        (tallies.Ended(job.generator, job.status, job.metrics, job.error) for job in ended),
+    )

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core import embedded
+from core import embedded, logs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED_GENERATORS = REPOSITORY / "generators"
@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     data: Folder | None = Field(None, description="folder of data sets, such as mnist/")
     host: str = Field("127.0.0.1", description="where the API listens; loopback only")
     port: int = Field(8000, ge=0, le=65_535)
+    log_format: logs.Format = Field("text", description="of log lines: json or text")
     group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for so long has lost its jobs"

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from safetensors.numpy import load_file
 
+from core.ledger import Ledger
 from core.settings import Settings
 from core.stack import Stack
 from tests.conftest import write_blobs
@@ -95,3 +96,25 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "HYPERFORGET_PORT" in done.stdout
     assert "HYPERFORGET_HOST" in done.stdout
+
+
+def test_purge_says_what_it_deletes(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    ledger = Ledger(settings.database_url)
+    ledger.migrate()
+    ledger.cancel(ledger.record("g", [1], {}).id)
+    young = hyperforget(tmp_path, "purge", "--older-than", "1h")
+    assert young.stdout == "deleted 0 jobs and 0 files (0 bytes)\n"
+    dry = hyperforget(tmp_path, "purge", "--older-than", "0d", "--dry-run")
+    assert dry.stdout == "would delete 1 jobs and 0 files (0 bytes)\n"
+    done = hyperforget(tmp_path, "purge", "--older-than", "0d")
+    assert done.stdout == "deleted 1 jobs and 0 files (0 bytes)\n"
+    assert ledger.page(10) == []
+    ledger.close()
+
+
+@pytest.mark.parametrize("wrong", ["90", "d", "-1d", "1.5d", "9y", "", "1234567d", "²d"])
+def test_a_wrong_duration_is_explained(tmp_path: Path, wrong: str) -> None:
+    done = hyperforget(tmp_path, "purge", f"--older-than={wrong}")
+    assert done.returncode == 1
+    assert "such as 90d" in done.stderr

@@ -5,6 +5,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +16,7 @@ from rq.timeouts import BaseTimeoutException
 from safetensors.torch import save
 from sqlalchemy.exc import SQLAlchemyError
 
-from core import certificate, code
+from core import certificate, code, logs
 from core.artifacts import ArtifactStore
 from core.catalog import Entry
 from core.dsse import SigningKey
@@ -80,6 +81,9 @@ class Runner:
         if not self.held:
             return
         try:
+            for claimed in self.held:
+                with _about(claimed):
+                    log.info("job %s claimed, attempt %d", claimed.id, claimed.attempt)
             self._hush(job_id)
             self._answer_group(self.held)
         finally:
@@ -107,7 +111,8 @@ class Runner:
             raise
         except Exception:
             if len(group) == 1:
-                self._fail(group[0])
+                with _about(group[0]):
+                    self._fail(group[0])
                 return
             # One request must not take its neighbours down.
             log.exception("a group of %d failed, its jobs go on one by one", len(group))
@@ -116,15 +121,18 @@ class Runner:
             return
         batch = {"jobs": len(group), "candidates": sum(len(a.candidates) for a in answers)}
         for job, answer in zip(group, answers, strict=True):
-            try:
-                outcome = self._outcome(job, answer, generator, entry, batch)
-            except _NOT_THE_JOBS_FAULT:
-                raise
-            except Exception:
-                self._fail(job)
-                continue
-            if not self._ledger.finish(job, outcome):
-                log.info("job %s was canceled or taken over; this answer is dropped", job.id)
+            with _about(job):
+                try:
+                    outcome = self._outcome(job, answer, generator, entry, batch)
+                except _NOT_THE_JOBS_FAULT:
+                    raise
+                except Exception:
+                    self._fail(job)
+                    continue
+                if self._ledger.finish(job, outcome):
+                    log.info("job %s %s", job.id, outcome.status)
+                else:
+                    log.info("job %s was canceled or taken over; this answer is dropped", job.id)
 
     def _note(self, group: Sequence[Job], stage: str, fraction: float) -> None:
         """Note progress in the ledger, if it can be reached just now."""
@@ -175,6 +183,10 @@ class Runner:
             {name: a.as_dict() for name, a in artifacts.items()},
             certify=certificate.certifier(job, certified, self._key),
         )
+
+
+def _about(job: Job) -> AbstractContextManager[None]:
+    return logs.about(job.id, job.request.get("request_id"))
 
 
 # What is down or full now may be well in a moment: the jobs go back to the queue.

@@ -1,4 +1,4 @@
-"""Alembic runs migrations in the transaction that `Ledger.migrate` opened."""
+"""Alembic runs migrations in the transaction that `Database.migrate` opened."""
 
 from alembic import context
 

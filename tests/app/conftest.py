@@ -61,7 +61,7 @@ def served(app_settings: Settings) -> Iterator[Client]:
 @pytest.fixture
 def client(served: Client, redis_client: redis.Redis) -> Client:
     """The running app with an empty ledger and an empty queue."""
-    with served.services.ledger._write() as connection:
+    with served.services.ledger.write() as connection:
         for table in (jobs, workers):
             connection.execute(table.delete())
     return served

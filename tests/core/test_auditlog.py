@@ -119,7 +119,7 @@ def test_an_entry_can_not_be_changed_or_deleted(ledger: Ledger) -> None:
         sa.update(auditlog.log).values(entry="x"),
         sa.delete(auditlog.log),
     ):
-        with pytest.raises(sa.exc.DBAPIError, match="append-only"), ledger._write() as connection:
+        with pytest.raises(sa.exc.DBAPIError, match="append-only"), ledger.write() as connection:
             connection.execute(change)
     assert len(entries(ledger)) == 1
 

@@ -68,7 +68,7 @@ def test_many_processes_may_migrate_at_once(database_url: str) -> None:
 def test_migrations_lead_to_the_tables_the_code_uses(database_url: str) -> None:
     ledger = Ledger(database_url)
     ledger.migrate()
-    with ledger._read() as connection:
+    with ledger.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     ledger.close()
 
