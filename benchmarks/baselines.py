@@ -34,7 +34,7 @@ from models.classifiers import Classifier, Rows, repeat
 from models.datasets import DataError, Split
 from models.fitting import Fit, fit
 from models.generator import Generator
-from models.masks import proper_codes, retain_masks, training_codes
+from models.masks import held_out_codes, proper_codes, retain_masks, training_codes
 from models.measure import per_class
 from models.progress import Advance
 from models.refinement import refine
@@ -103,7 +103,7 @@ def load(name: str, seed: int) -> Material:
     settings = Settings()
     entry = Catalog(settings.generator_roots).entries.get(name)
     work = settings.home / "build" / name
-    paths = [work / f"{part}.safetensors" for part in ("zoo", "reference")]
+    paths = [work / part for part in ("zoo", "reference")]
     first = f"run `hyperforget train {name}` first, with this HYPERFORGET_HOME ({settings.home})"
     if entry is None:
         sys.exit(f"there is no generator {name}: {first}")
@@ -116,9 +116,17 @@ def load(name: str, seed: int) -> Material:
         sys.exit(str(error))
     recipe = loaded.config["training"]["recipe"]
     how, k = Fit(**recipe["fit"]), loaded.classifier.classes
-    every = np.concatenate([[0], proper_codes(k)])
+    others = proper_codes(k)
+    if recipe["held_out"] is not None:
+        others = held_out_codes(k)[: recipe["held_out"]]
+    every = np.concatenate([[0], others])
     grown = partial(grow, classifier=loaded.classifier, dataset=loaded.dataset, how=how, bar=said)
-    zoo = grown(paths[0], codes=training_codes(k), seeds=range(recipe["zoo_seeds"]))
+    zoo = grown(
+        paths[0],
+        codes=training_codes(k, recipe["masks"]),
+        seeds=range(recipe["zoo_seeds"]),
+        traced=recipe["prompt_seeds"],
+    )
     of_reference = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
     retrained = grown(paths[1], codes=every, seeds=of_reference)
     original = retrained.rows(0, retrained.where([0]))
@@ -127,8 +135,8 @@ def load(name: str, seed: int) -> Material:
 
 @contextmanager
 def said(what: str, steps: int) -> Iterator[Advance]:
-    """Say what of the zoo was still lacking and is trained now."""
-    print(f"training {what}", file=sys.stderr)
+    """Say which networks are read, and trained if they are lacking."""
+    print(what, file=sys.stderr)
     yield lambda: None
 
 

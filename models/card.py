@@ -87,9 +87,9 @@ def _likeness(likeness: dict[str, Any]) -> str:
     return f"""Two samples of one forget set lie {pair["generated"]:.3f} apart (L2), two retrained
 networks {pair["retrained"]:.3f}. Their errors on retained classes overlap (IoU) by
 {iou["generated_generated"]:.3f}, those of two retrained networks by
-{iou["retrained_retrained"]:.3f}, those of a sample and a retrained network by {iou["generated_retrained"]:.3f}. The nearest network
-of the zoo is {near["generated"]:.3f} away, from a retrained network
-{near["retrained"]:.3f}: samples are not copies."""
+{iou["retrained_retrained"]:.3f}, those of a sample and a retrained network by
+{iou["generated_retrained"]:.3f}. The nearest network of the zoo is {near["generated"]:.3f} away,
+from a retrained network {near["retrained"]:.3f}."""
 
 
 def _parts(seconds: dict[str, float]) -> str:

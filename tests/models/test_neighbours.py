@@ -16,12 +16,13 @@ from tests.conftest import TINY
 @pytest.fixture(scope="module")
 def zoo(tiny: Generator, work_folder: Path) -> Zoo:
     return grow(
-        work_folder / "zoo.safetensors",
+        work_folder / "zoo",
         tiny.classifier,
         tiny.dataset,
         training_codes(4),
         range(3),
         TINY.fit,
+        traced=TINY.prompt_seeds,
     )
 
 
