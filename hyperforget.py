@@ -141,12 +141,15 @@ def demo(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="digits-mlp, mnist-mlp, or a name of your own")],
+    name: Annotated[
+        str, typer.Argument(help="digits-mlp, mnist-mlp, cifar10-cnn, or a name of your own")
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="folder of MNIST's IDX files, or your .npz")
+        Path | None, typer.Option(help="MNIST or CIFAR-10, your .npz, or an image folder or zip")
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="for your own data: mlp:HIDDEN, such as mlp:16")
+        str | None,
+        typer.Option(help="for your own data: mlp:HIDDEN, such as mlp:16, or cnn:small for images"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="the new folder; default: generators/NAME in home")
@@ -161,6 +164,8 @@ def train(
     from core.catalog import NAME
     from models import build as builder
     from models import datasets
+    from models import generator as generators
+    from models.images import write_npz
 
     settings = _settings()
     if not NAME.fullmatch(name):
@@ -179,7 +184,12 @@ def train(
         else:
             if data is None:
                 _fail(f"{name} is no preset ({', '.join(builder.PRESETS)}); pass --data my.npz")
-            own, dataset = data, datasets.load("npz", data)
+            own = data
+            if data.is_dir() or data.suffix == ".zip":
+                own = settings.home / "build" / name / generators.OWN_DATA
+                own.parent.mkdir(parents=True, exist_ok=True)
+                write_npz(data, own)
+            dataset = datasets.load("npz", own)
             recipe = builder.own_recipe(dataset, classifier or "mlp:16")
         recipe = builder.adjusted(recipe, zoo_seeds, steps)
         with _bars() as bar:
@@ -503,7 +513,7 @@ def _show(job: dict[str, Any], milliseconds: float, held_out: bool) -> None:
         table.add_row(
             row["name"],
             str(row["n"]),
-            *(f"{figure:.3f}" for figure in figures),
+            *("-" if figure is None else f"{figure:.3f}" for figure in figures),
             "forgotten" if row["forgotten"] else "",
             style="bold" if row["forgotten"] else None,
         )
