@@ -100,6 +100,21 @@ def worker(parent: Parent = None) -> None:
         _fail(f"HYPERFORGET_SIGNING_KEY: {error}")
 
 
+@app.command("worker-alive", hidden=True)
+def worker_alive() -> None:
+    """End with 0 if a worker of this host was heard of within its lease; for health checks."""
+    from core.ledger import Ledger
+
+    settings = _settings()
+    ledger = Ledger(settings.database_url)
+    try:
+        alive = ledger.live_workers(settings.lease_seconds)
+    finally:
+        ledger.close()
+    if not any(worker.id.startswith(f"{socket.gethostname()[:32]}-") for worker in alive):
+        _fail("no worker of this host was heard of lately")
+
+
 @app.command()
 def demo(
     forget: Annotated[str, typer.Option(help="labels, joined by commas")] = "3,9",
