@@ -31,10 +31,10 @@ ENTRYPOINT ["hyperforget"]
 CMD ["api"]
 
 FROM base AS worker
-# PyTorch's own index: cpu, or cu126 and the like for a GPU.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# An index of PyTorch's builds: without one, pip takes the build that its own index has.
+ARG TORCH_INDEX=""
 COPY requirements.lock ./
-RUN pip install --extra-index-url "$TORCH_INDEX" --requirement requirements.lock
+RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.lock
 COPY pyproject.toml README.md hyperforget.py hyperforget_client.py ./
 COPY app app
 COPY core core
