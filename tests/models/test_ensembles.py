@@ -38,8 +38,8 @@ def test_klom_is_zero_for_the_same_ensemble() -> None:
 def test_tow_rewards_equal_accuracies_only() -> None:
     gold = np.array([[0.0, 0.96, 0.5]])
     assert tow(gold, gold) == 1
-    assert tow(gold + [0.1, 0, 0], gold) == pytest.approx(0.9)
-    assert tow(gold + [0.1, -0.2, 0], gold) == pytest.approx(0.9 * 0.8)
+    assert tow(gold + np.array([0.1, 0, 0]), gold) == pytest.approx(0.9)
+    assert tow(gold + np.array([0.1, -0.2, 0]), gold) == pytest.approx(0.9 * 0.8)
 
 
 def test_overlap_of_error_sets() -> None:
