@@ -14,12 +14,13 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import httpx
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,9 @@ from core import logs
 from core.settings import Settings
 from core.stack import Stack, StackError
 from hyperforget_client import Client, HyperForgetError, Job, JobFailed, Problem, TimedOut
+
+if TYPE_CHECKING:
+    from core.access import Keys
 
 app = typer.Typer(
     help="Unlearning as a service: ask a classifier to forget classes.",
@@ -49,6 +53,7 @@ def serve(
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     settings = _settings(**({} if port is None else {"port": port}))
+    _may_listen(settings)
     stop = threading.Event()
     stack = Stack(settings, workers)
     _on_stop_signals(_interrupt)
@@ -71,6 +76,7 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
 
     settings = _settings()
     logs.configure(settings.log_format)
+    _may_listen(settings)
     _end_with(parent)
     config = uvicorn.Config(
         "app.main:app",
@@ -276,6 +282,62 @@ def verify(
         console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
+keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create_key(
+    scopes: Annotated[
+        str, typer.Option(help="joined by commas: unlearn:write,jobs:read,artifacts:read,admin")
+    ],
+    tenant: Annotated[str, typer.Option(help="sees its own jobs alone")] = "default",
+    name: Annotated[str, typer.Option(help="to tell keys apart")] = "",
+) -> None:
+    """Make an API key and print it: it is shown this once, and every route then needs one."""
+    from core.access import Scope
+
+    try:
+        wanted = {Scope(scope) for scope in scopes.split(",")}
+    except ValueError as error:
+        _fail(f"--scopes: {error}; there are {', '.join(Scope)}")
+    with _api_keys() as known:
+        try:
+            key, token = known.create(wanted, tenant, name)
+        except ValueError as error:
+            _fail(f"--{error}")
+    print(token)
+    Console(stderr=True).print(
+        f"key {key.id} of tenant {key.tenant}: send it as `Authorization: Bearer hf_...`; "
+        "it can't be shown again",
+        soft_wrap=True,
+    )
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List all keys, without their secrets."""
+    table = Table("id", "tenant", "name", "scopes", "made", "revoked")
+    with _api_keys() as known:
+        for key in known.all():
+            made, revoked = (
+                time.strftime("%Y-%m-%d %H:%M", time.gmtime(when)) if when else ""
+                for when in (key.created_at, key.revoked_at)
+            )
+            scopes = ",".join(sorted(key.scopes))
+            table.add_row(key.id, key.tenant, escape(key.name), scopes, made, revoked)
+    console.print(table)
+
+
+@keys.command("revoke")
+def revoke_key(identity: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """End a key for good, at once."""
+    with _api_keys() as known:
+        if not known.revoke(identity):
+            _fail(f"there is no key {identity} that still works; see `hyperforget keys list`")
+    console.print(f"revoked {identity}")
+
+
 audit = typer.Typer(help="Export and check the audit log.", no_args_is_help=True)
 app.add_typer(audit, name="audit-log")
 
@@ -448,6 +510,32 @@ def _settings(**given: Any) -> Settings:
             where = "_".join(str(part) for part in problem["loc"]).upper()
             console.print(f"HYPERFORGET_{where}: {problem['msg']}", style="red", markup=False)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def _api_keys() -> Iterator["Keys"]:
+    from core.access import Keys
+    from core.database import Database
+
+    database = Database(_settings().database_url)
+    try:
+        database.migrate()
+        yield Keys(database)
+    finally:
+        database.close()
+
+
+def _may_listen(settings: Settings) -> None:
+    """End unless the API may listen where the settings say."""
+    from core.access import is_loopback, may_listen
+
+    if is_loopback(settings.host):
+        return
+    with _api_keys() as known:
+        try:
+            may_listen(settings.host, known)
+        except ValueError as error:
+            _fail(str(error))
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

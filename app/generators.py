@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from app.access import Known
 from app.problems import Problem
 from app.schemas import ClassView, GeneratorList, GeneratorSummary, GeneratorView
 from app.services import Services, Use, availability
@@ -13,7 +14,7 @@ router = APIRouter(tags=["generators"])
 
 
 @router.get("/generators")
-def list_generators(use: Use) -> GeneratorList:
+def list_generators(use: Use, caller: Known) -> GeneratorList:
     """List the generators."""
     return GeneratorList(
         items=[GeneratorSummary(**_summary(entry, use)) for entry in use.catalog.entries.values()]
@@ -21,7 +22,7 @@ def list_generators(use: Use) -> GeneratorList:
 
 
 @router.get("/generators/{generator_id}")
-def get_generator(generator_id: str, use: Use) -> GeneratorView:
+def get_generator(generator_id: str, use: Use, caller: Known) -> GeneratorView:
     """Describe a generator: classes, classifier, normalisation, data, audit."""
     entry = use.catalog.entries.get(generator_id)
     if entry is None:

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from app import generators, health, jobs, keys, metrics, problems
+from app import downloads, generators, health, jobs, keys, metrics, problems, unlearning
+from app.access import Gate
 from app.limits import BodyLimit
 from app.observing import Observe, RequestMeters
 from app.schemas import ProblemView
@@ -44,10 +45,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         },
     )
     app.add_middleware(BodyLimit)
+    app.add_middleware(Gate)  # outside of it: no body is read of who may not come in
     app.state.meters = metrics.registry()
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (jobs, generators, keys, health, metrics):
+    for module in (unlearning, jobs, downloads, generators, keys, health, metrics):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from app.access import Admin
 from app.services import Services, Use
 from core import tallies
 from core.ledger import Backlog, LiveWorker
@@ -38,7 +39,7 @@ router = APIRouter(tags=["health"])
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def metrics(request: Request, use: Use) -> Response:
+def metrics(request: Request, use: Use, _: Admin) -> Response:
     """Show counts and latencies in Prometheus' text format; no request's or job's contents."""
     own: CollectorRegistry = request.app.state.meters
     of_jobs = CollectorRegistry()

@@ -15,6 +15,8 @@ from core.states import Status
 
 MAX_CANDIDATES = 64
 MAX_REFINE_STEPS = 400
+MAX_DEADLINE = 30 * 86_400  # seconds
+MAX_BULK = 100
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL stores no NUL
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
@@ -105,6 +107,19 @@ class UnlearnRequest(Strict):
         pattern=PRINTABLE,
         description="your own reference, such as a ticket number",
     )
+    deadline_seconds: float | None = Field(
+        None,
+        ge=1,
+        le=MAX_DEADLINE,
+        allow_inf_nan=False,
+        description="the job fails if it has not ended so soon after it was recorded",
+    )
+
+
+class BulkRequest(Strict):
+    """The body of `POST /unlearn/bulk`."""
+
+    requests: list[UnlearnRequest] = Field(min_length=1, max_length=MAX_BULK)
 
 
 class Progress(BaseModel):
@@ -136,11 +151,18 @@ class JobView(BaseModel):
     created_at: str
     started_at: str | None
     finished_at: str | None
+    deadline_at: str | None
     progress: Progress
     queue_position: int | None = Field(description="jobs that wait before this one, if queued")
     metrics: dict[str, Any] | None
     error: dict[str, Any] | None
     links: Links
+
+
+class JobList(BaseModel):
+    """Jobs in the order of their requests."""
+
+    items: list[JobView]
 
 
 class JobPage(BaseModel):

@@ -1,15 +1,18 @@
 """What the routes work with, opened when the app starts and closed when it ends."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import redis
 from fastapi import Depends, Request
 
+from app.ratelimit import RateLimiter
+from app.waiting import Waiting
+from core.access import Keys
 from core.artifacts import ArtifactStore
 from core.catalog import Catalog
-from core.ledger import Job, Ledger, LiveWorker
+from core.ledger import Bounds, Job, Ledger, LiveWorker
 from core.queue import Bell, connect
 from core.reconciler import Reconciler
 from core.settings import Settings
@@ -18,7 +21,7 @@ log = logging.getLogger("hyperforget.app")
 
 
 class Services:
-    """Ledger, bell, store and catalog of one app process."""
+    """What one app process holds: ledger, keys, bell, store, catalog, limits."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -26,6 +29,10 @@ class Services:
         self.ledger.migrate()
         self.redis = connect(settings.queue_url)
         self.bell = Bell(self.redis)
+        self.keys = Keys(self.ledger)
+        self.limiter = RateLimiter(self.redis, settings.queue_url, settings.rate_limit)
+        self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
+        self.waiting = Waiting(self.ledger)
         self.store = ArtifactStore(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
@@ -42,12 +49,12 @@ class Services:
         self.redis.close()
         self.ledger.close()
 
-    def ring(self, job: Job) -> None:
-        """Ring for a job; if that fails the reconciler will, so the client need not know."""
+    def ring(self, jobs: Sequence[Job]) -> None:
+        """Ring for jobs; if that fails the reconciler will, so the client need not know."""
         try:
-            self.bell.ring([(job.id, job.attempt)])
+            self.bell.ring([(job.id, job.attempt) for job in jobs])
         except redis.exceptions.RedisError as error:
-            log.warning("could not ring for job %s, the reconciler will: %s", job.id, error)
+            log.warning("could not ring for %d jobs, the reconciler will: %s", len(jobs), error)
 
     def live_workers(self) -> list[LiveWorker]:
         """Return the workers whose lease has not run out."""

@@ -14,8 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from core import auditlog, tallies
+from core import auditlog, idempotency, tallies
+from core.access import DEFAULT_TENANT
 from core.database import Database
+from core.idempotency import Answer, Once
 from core.states import Status, sources
 from core.tables import metadata
 
@@ -41,7 +43,12 @@ jobs = sa.Table(
     sa.Column("metrics", sa.JSON),
     sa.Column("artifacts", sa.JSON),
     sa.Column("error", sa.JSON),
+    sa.Column("tenant", sa.String(64), nullable=False, server_default="default"),
+    sa.Column("deadline_at", sa.Double),
     sa.Index("jobs_status_seq", "status", "seq"),
+    sa.Index("jobs_tenant_seq", "tenant", "seq"),
+    sa.Index("jobs_status_tenant", "status", "tenant"),
+    sa.Index("jobs_status_deadline", "status", "deadline_at"),
     sa.Index("jobs_external_id", "external_id"),
 )
 
@@ -61,11 +68,13 @@ class Job:
 
     Attributes:
         forget: labels to forget, ascending.
-        request: what else was asked: candidates, seed, require.
+        request: what else was asked: candidates, seed, require and so on.
         attempt: how often the job was claimed; fences a worker's writes.
         lost: how many workers were lost while they held it.
         artifacts: name -> ``{"sha256", "size"}``, once succeeded.
         error: a problem document, once failed.
+        tenant: whose it is.
+        deadline_at: it fails if it has not ended by then.
     """
 
     seq: int
@@ -87,6 +96,41 @@ class Job:
     metrics: dict[str, Any] | None
     artifacts: dict[str, dict[str, Any]] | None
     error: dict[str, Any] | None
+    tenant: str
+    deadline_at: float | None
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to record; ``request`` may hold ``deadline_seconds``."""
+
+    generator: str
+    forget: Sequence[int]
+    request: dict[str, Any]
+    external_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Most jobs that may wait: of one tenant, and of all."""
+
+    tenant: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of a request to record jobs.
+
+    Attributes:
+        jobs: the new ones, in order; none when an earlier answer was found.
+        ahead: how many jobs wait before the first of them.
+        answer: the answer kept for the request's idempotency key, if it has one.
+    """
+
+    jobs: list[Job]
+    ahead: int
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +169,20 @@ class Outcome:
     certify: Callable[[auditlog.Place, float], auditlog.Certified] | None = None
 
 
+class Full(Exception):
+    """Too many jobs wait already.
+
+    Args:
+        whose: ``tenant`` or ``total``.
+        bound: how many may wait.
+    """
+
+    def __init__(self, whose: str, bound: int) -> None:
+        super().__init__(whose, bound)
+        self.whose = whose
+        self.bound = bound
+
+
 class AlreadyEnded(Exception):
     """The job has ended and can't be canceled any more."""
 
@@ -136,32 +194,47 @@ class Ledger(Database):
 
     def record(
         self,
-        generator: str,
-        forget: Sequence[int],
-        request: dict[str, Any],
-        external_id: str | None = None,
-    ) -> Job:
-        """Write down a new job; it is durable when this returns."""
-        values = {
-            "id": str(uuid.uuid4()),
-            "status": Status.QUEUED,
-            "generator": generator,
-            "forget": sorted(forget),
-            "request": request,
-            "external_id": external_id,
-            "created_at": time.time(),
-            "attempt": 0,
-            "lost": 0,
-            "fraction": 0.0,
-        }
-        with self.write() as connection:
-            row = connection.execute(sa.insert(jobs).values(values).returning(jobs)).one()
-        return _job(row)
+        new: Sequence[NewJob],
+        tenant: str = DEFAULT_TENANT,
+        bounds: Bounds | None = None,
+        once: Once | None = None,
+    ) -> Recorded:
+        """Write down new jobs, all or none; they are durable when this returns.
 
-    def get(self, job_id: str) -> Job | None:
-        """Return a job, or None."""
+        On PostgreSQL, requests of the same instant may overshoot the bounds by their number.
+
+        Raises:
+            Full: more would wait than the bounds allow.
+            Reused, Running: see `core.idempotency`.
+        """
+        now = time.time()
+        with self.write() as connection:
+            found = idempotency.find(connection, tenant, once, now) if once else None
+            if found:
+                return Recorded([], 0, found)
+            ahead = _waiting(connection, tenant, len(new), bounds)
+            rows = connection.execute(
+                sa.insert(jobs).returning(jobs, sort_by_parameter_order=True),
+                [_values(job, tenant, now) for job in new],
+            ).all()
+            recorded = [_job(row) for row in rows]
+            answer = once.answer(recorded, ahead) if once else None
+            if once and answer:
+                idempotency.keep(connection, tenant, once, answer, now)
+        return Recorded(recorded, ahead, answer)
+
+    def complete(self, tenant: str, once: Once, answer: Answer) -> None:
+        """Keep the answer that a request, recorded as running, was given at last."""
+        with self.write() as connection:
+            idempotency.complete(connection, tenant, once, answer)
+
+    def get(self, job_id: str, tenant: str | None = None) -> Job | None:
+        """Return a job, or None; with a tenant only if it is that one's."""
+        query = sa.select(jobs).where(jobs.c.id == job_id)
+        if tenant is not None:
+            query = query.where(jobs.c.tenant == tenant)
         with self.read() as connection:
-            row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one_or_none()
+            row = connection.execute(query).one_or_none()
         return _job(row) if row else None
 
     def page(
@@ -171,8 +244,14 @@ class Ledger(Database):
         status: Status | None = None,
         generator: str | None = None,
         external_id: str | None = None,
+        tenant: str | None = None,
+        created: tuple[float | None, float | None] = (None, None),
     ) -> list[Job]:
-        """Return up to ``limit`` jobs, newest first, from just before ``seq`` ``before``."""
+        """Return up to ``limit`` jobs, newest first, from just before ``seq`` ``before``.
+
+        Args:
+            created: from this time on, and before that one.
+        """
         query = sa.select(jobs).order_by(jobs.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(jobs.c.seq < before)
@@ -180,9 +259,15 @@ class Ledger(Database):
             (jobs.c.status, status),
             (jobs.c.generator, generator),
             (jobs.c.external_id, external_id),
+            (jobs.c.tenant, tenant),
         ):
             if value is not None:
                 query = query.where(column == value)
+        since, until = created
+        if since is not None:
+            query = query.where(jobs.c.created_at >= since)
+        if until is not None:
+            query = query.where(jobs.c.created_at < until)
         with self.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
@@ -200,6 +285,13 @@ class Ledger(Database):
         query = sa.select(jobs.c.seq, ahead).where(jobs.c.seq.in_(list(waiting)))
         with self.read() as connection:
             return {waiting[seq]: count for seq, count in connection.execute(query)}
+
+    def ended(self, job_ids: Iterable[str]) -> set[str]:
+        """Return which of some jobs have ended."""
+        over = [status for status in Status if status.ended]
+        query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(over))
+        with self.read() as connection:
+            return set(connection.execute(query).scalars())
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a queued or running job; None when there is no such job.
@@ -235,7 +327,8 @@ class Ledger(Database):
             The claimed jobs, the named one first, then oldest first; empty when the
             named job is no longer queued.
         """
-        queued = jobs.c.status == Status.QUEUED
+        now = time.time()
+        queued = sa.and_(jobs.c.status == Status.QUEUED, _in_time(now))
         with self.write() as connection:
             first = connection.execute(
                 sa.select(jobs.c.seq, jobs.c.generator, jobs.c.lost)
@@ -257,7 +350,6 @@ class Ledger(Database):
                 .limit(0 if first.lost else limit - 1)
                 .with_for_update(skip_locked=True)
             ).scalars()
-            now = time.time()
             rows = connection.execute(
                 sa.update(jobs)
                 .where(jobs.c.seq.in_([first.seq, *others]))
@@ -282,14 +374,18 @@ class Ledger(Database):
             )
 
     def finish(self, held: Job, outcome: Outcome) -> bool:
-        """Commit how a claimed job ended; False when the claim no longer holds."""
+        """Commit how a claimed job ended; False when the claim no longer holds.
+
+        It holds no longer once the job's deadline has passed: then the job fails.
+        """
+        now = time.time()
         with self.write() as connection:
             row = connection.execute(
                 sa.update(jobs)
-                .where(self._holds([held]))
+                .where(self._holds([held]), _in_time(now))
                 .values(
                     status=outcome.status,
-                    finished_at=time.time(),
+                    finished_at=now,
                     lease_until=None,
                     stage=None,
                     fraction=1.0,
@@ -301,6 +397,8 @@ class Ledger(Database):
             ).one_or_none()
             if row:
                 _log_ends(connection, [row], outcome.certify)
+            else:
+                _log_ends(connection, _fail_overdue(connection, now, jobs.c.id == held.id))
         return row is not None
 
     def release(self, held: Sequence[Job]) -> None:
@@ -368,6 +466,15 @@ class Ledger(Database):
             connection.execute(sa.delete(workers).where(workers.c.seen_at < now - 86_400))
             _log_ends(connection, failed)
         return len(failed) + back.rowcount
+
+    def sweep(self) -> int:
+        """Fail the jobs whose deadline has passed, count them; drop expired answers."""
+        now = time.time()
+        with self.write() as connection:
+            idempotency.purge(connection, now)
+            failed = _fail_overdue(connection, now, sa.true())
+            _log_ends(connection, failed)
+        return len(failed)
 
     def waiting(self) -> list[tuple[str, int]]:
         """Return (id, attempt) of all queued jobs, oldest first."""
@@ -447,6 +554,58 @@ def _job(row: Row[Any]) -> Job:
     values = {name: row._mapping[name] for name in _FIELDS}
     values["status"] = Status(values["status"])
     return Job(**values)
+
+
+def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
+    seconds = new.request.get("deadline_seconds")
+    return {
+        "id": str(uuid.uuid4()),
+        "status": Status.QUEUED,
+        "generator": new.generator,
+        "forget": sorted(new.forget),
+        "request": new.request,
+        "external_id": new.external_id,
+        "created_at": now,
+        "attempt": 0,
+        "lost": 0,
+        "fraction": 0.0,
+        "tenant": tenant,
+        "deadline_at": None if seconds is None else now + seconds,
+    }
+
+
+def _waiting(connection: Connection, tenant: str, more: int, bounds: Bounds | None) -> int:
+    """Count the jobs that wait, and refuse ``more`` of them over the bounds."""
+    mine = sa.func.count().filter(jobs.c.tenant == tenant)
+    query = sa.select(sa.func.count(), mine).where(jobs.c.status == Status.QUEUED)
+    total, own = connection.execute(query).one()
+    if bounds is not None:
+        if own + more > bounds.tenant:
+            raise Full("tenant", bounds.tenant)
+        if total + more > bounds.total:
+            raise Full("total", bounds.total)
+    return int(total)
+
+
+def _in_time(now: float) -> sa.ColumnElement[bool]:
+    return sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now)
+
+
+def _fail_overdue(
+    connection: Connection, now: float, which: sa.ColumnElement[bool]
+) -> Sequence[Row[Any]]:
+    """Fail those of some jobs that have not ended and whose deadline has passed."""
+    error = {
+        "type": "urn:hyperforget:problem:deadline-passed",
+        "title": "Deadline passed",
+        "detail": "the job had not ended within its `deadline_seconds`",
+    }
+    return connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.status.in_(sources(Status.FAILED)), jobs.c.deadline_at <= now, which)
+        .values(status=Status.FAILED, finished_at=now, lease_until=None, error=error)
+        .returning(jobs)
+    ).all()
 
 
 def _log_ends(

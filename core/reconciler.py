@@ -24,7 +24,12 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def once(self) -> int:
-        """Take jobs from lost workers and ring for all that wait unrung; count the rings."""
+        """Fail overdue jobs, take others from lost workers, ring for all that wait unrung.
+
+        Returns:
+            How often it rang.
+        """
+        self._ledger.sweep()
         self._ledger.expire(self._max_lost)
         return self._bell.ring_missing(self._ledger.waiting())
 

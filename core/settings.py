@@ -1,6 +1,5 @@
 """Settings, from ``HYPERFORGET_*`` environment variables; the defaults need no server."""
 
-import ipaddress
 import os
 from functools import cached_property
 from pathlib import Path
@@ -36,9 +35,12 @@ class Settings(BaseSettings):
     )
     default_generator: str = Field("digits-mlp", description="used when a request names none")
     data: Folder | None = Field(None, description="folder of data sets, such as mnist/")
-    host: str = Field("127.0.0.1", description="where the API listens; loopback only")
+    host: str = Field("127.0.0.1", description="where the API listens; loopback only without keys")
     port: int = Field(8000, ge=0, le=65_535)
     log_format: logs.Format = Field("text", description="of log lines: json or text")
+    rate_limit: int = Field(12_000, ge=1, description="requests a minute of each tenant")
+    max_waiting: int = Field(10_000, ge=1, description="most jobs of a tenant that may wait")
+    max_waiting_total: int = Field(50_000, ge=1, description="most jobs of all that may wait")
     group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for so long has lost its jobs"
@@ -52,21 +54,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split_folders(cls, value: object) -> object:
         return [v for v in value.split(os.pathsep) if v] if isinstance(value, str) else value
-
-    @field_validator("host")
-    @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        # The API has no keys yet: whoever reaches it may use it.
-        try:
-            local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            local = False
-        if not local:
-            raise ValueError(
-                f"{host!r} is not a loopback address, and the API has no authentication yet; "
-                "use 127.0.0.1 and put an authenticating proxy in front"
-            )
-        return host
 
     @model_validator(mode="after")
     def _embedded_defaults(self) -> Self:

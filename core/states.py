@@ -19,7 +19,7 @@ class Status(StrEnum):
 
 
 MOVES: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELED}),
+    Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELED}),  # failed: deadline
     # Back to queued: the worker gave the job back, or its lease ran out.
     Status.RUNNING: frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.QUEUED}),
     Status.SUCCEEDED: frozenset(),

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from safetensors.numpy import load_file
 
-from core.ledger import Ledger
+from core.ledger import Ledger, NewJob
 from core.settings import Settings
 from core.stack import Stack
 from tests.conftest import write_blobs
@@ -102,7 +102,7 @@ def test_purge_says_what_it_deletes(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     ledger = Ledger(settings.database_url)
     ledger.migrate()
-    ledger.cancel(ledger.record("g", [1], {}).id)
+    ledger.cancel(ledger.record([NewJob("g", [1], {})]).jobs[0].id)
     young = hyperforget(tmp_path, "purge", "--older-than", "1h")
     assert young.stdout == "deleted 0 jobs and 0 files (0 bytes)\n"
     dry = hyperforget(tmp_path, "purge", "--older-than", "0d", "--dry-run")

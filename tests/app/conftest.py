@@ -12,6 +12,7 @@ import uvicorn
 
 from app.main import create_app
 from app.services import Services
+from core.idempotency import answers
 from core.ledger import jobs, workers
 from core.settings import Settings
 
@@ -23,16 +24,16 @@ class Client(httpx.Client):
 
 
 @contextmanager
-def serve(settings: Settings) -> Iterator[Client]:
+def serve(settings: Settings, address: str = "127.0.0.1") -> Iterator[Client]:
     """Run the app under uvicorn on a free port."""
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server((address, 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         while not server.started and thread.is_alive():
             time.sleep(0.01)
-        with Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
+        with Client(base_url=f"http://{address}:{listening.getsockname()[1]}") as client:
             client.services = app.state.services
             yield client
         server.should_exit = True
@@ -62,6 +63,6 @@ def served(app_settings: Settings) -> Iterator[Client]:
 def client(served: Client, redis_client: redis.Redis) -> Client:
     """The running app with an empty ledger and an empty queue."""
     with served.services.ledger.write() as connection:
-        for table in (jobs, workers):
+        for table in (jobs, workers, answers):
             connection.execute(table.delete())
     return served

@@ -18,6 +18,7 @@ def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
     }
     assert calls == {
         "POST /unlearn",
+        "POST /unlearn/bulk",
         "GET /jobs",
         "GET /jobs/{job_id}",
         "POST /jobs/{job_id}/cancel",

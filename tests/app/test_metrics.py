@@ -3,7 +3,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from core.ledger import LiveWorker, Outcome
+from core.ledger import LiveWorker, NewJob, Outcome
 from core.settings import Settings
 from core.states import Status
 from tests.app.conftest import Client, serve
@@ -23,7 +23,7 @@ def scrape(client: Client) -> dict[tuple[str, ...], float]:
 
 def end(client: Client, outcome: Outcome) -> None:
     ledger = client.services.ledger
-    job = ledger.record("tiny", [1], {})
+    job = ledger.record([NewJob("tiny", [1], {})]).jobs[0]
     (held,) = ledger.claim(job.id, "w", 1, 60)
     assert ledger.finish(held, outcome)
 
@@ -37,7 +37,7 @@ def test_shows_open_jobs_workers_and_ends(client: Client) -> None:
     end(client, Outcome(Status.SUCCEEDED, figures))
     end(client, Outcome(Status.FAILED, error={"type": "urn:hyperforget:problem:not-accepted"}))
     for _ in range(3):
-        ledger.record("tiny", [2], {})
+        ledger.record([NewJob("tiny", [2], {})]).jobs[0]
     after = scrape(client)
     assert after["hyperforget_ledger_up",] == 1
     assert after["hyperforget_jobs", "tiny", "queued"] == 3

@@ -4,13 +4,24 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from core.ledger import AlreadyEnded, Job, Ledger, LiveWorker, Outcome, metadata
+from core.ledger import (
+    AlreadyEnded,
+    Bounds,
+    Full,
+    Job,
+    Ledger,
+    LiveWorker,
+    NewJob,
+    Outcome,
+    metadata,
+)
 from core.states import MOVES, Status
 
 REQUEST: dict[str, Any] = {"candidates": 2, "seed": 1, "require": None}
@@ -18,7 +29,7 @@ DONE = Outcome(Status.SUCCEEDED, {"x": 1}, {"weights": {"sha256": "0" * 64, "siz
 
 
 def record(ledger: Ledger, generator: str = "g") -> Job:
-    return ledger.record(generator, [2, 1], REQUEST, "ticket-1")
+    return ledger.record([NewJob(generator, [2, 1], REQUEST, "ticket-1")]).jobs[0]
 
 
 def claim(ledger: Ledger, job: Job, worker: str = "w", limit: int = 1, lease: float = 60) -> Job:
@@ -214,6 +225,91 @@ def test_queue_positions(ledger: Ledger) -> None:
     jobs = [record(ledger) for _ in range(3)]
     claim(ledger, jobs[0])
     assert ledger.queue_positions(ledger.page(9)) == {jobs[1].id: 0, jobs[2].id: 1}
+
+
+def test_many_jobs_are_recorded_in_order_or_not_at_all(ledger: Ledger) -> None:
+    record(ledger)
+    new = [NewJob(f"g{i}", [i], REQUEST) for i in range(50)]
+    recorded = ledger.record(new)
+    assert [job.generator for job in recorded.jobs] == [job.generator for job in new]
+    assert [job.seq for job in recorded.jobs] == sorted(job.seq for job in recorded.jobs)
+    assert recorded.ahead == 1
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.record([*new, NewJob(None, [1], REQUEST)])
+    assert len(ledger.page(99)) == 51
+
+
+def test_waiting_jobs_are_bounded_for_each_tenant_and_in_all(ledger: Ledger) -> None:
+    bounds, new = Bounds(tenant=2, total=3), NewJob("g", [1], REQUEST)
+    first = ledger.record([new, new], "a", bounds).jobs[0]
+    with pytest.raises(Full) as own:
+        ledger.record([new], "a", bounds)
+    assert (own.value.whose, own.value.bound) == ("tenant", 2)
+    with pytest.raises(Full) as total:
+        ledger.record([new, new], "b", bounds)
+    assert (total.value.whose, total.value.bound) == ("total", 3)
+    ledger.record([new], "b", bounds)
+    assert len(ledger.page(9)) == 3
+    ledger.cancel(first.id)  # only waiting ones count
+    ledger.record([new], "a", bounds)
+
+
+def test_a_tenant_sees_only_its_own_jobs(ledger: Ledger) -> None:
+    (mine,) = ledger.record([NewJob("g", [1], REQUEST)], "a").jobs
+    assert ledger.get(mine.id, "a") == mine
+    assert ledger.get(mine.id, "b") is None
+    assert ledger.page(9, tenant="a") == [mine]
+    assert ledger.page(9, tenant="b") == []
+
+
+def test_jobs_are_found_by_when_they_were_created(ledger: Ledger) -> None:
+    early, late = record(ledger), record(ledger)
+    assert early.created_at < late.created_at
+    assert ledger.page(9, created=(late.created_at, None)) == [late]
+    assert ledger.page(9, created=(None, late.created_at)) == [early]
+    assert ledger.page(9, created=(early.created_at, late.created_at)) == [early]
+
+
+def overdue(ledger: Ledger, seconds: float = -1.0) -> Job:
+    return ledger.record([NewJob("g", [1], REQUEST | {"deadline_seconds": seconds})]).jobs[0]
+
+
+def test_a_queued_job_past_its_deadline_fails_and_is_not_claimed(ledger: Ledger) -> None:
+    late, early, free = overdue(ledger), overdue(ledger, 60), record(ledger)
+    assert ledger.claim(late.id, "w", 9, 60) == []
+    assert [job.id for job in ledger.claim(free.id, "w", 9, 60)] == [free.id, early.id]
+    assert ledger.sweep() == 1
+    failed = ledger.get(late.id)
+    assert failed is not None
+    assert failed.status is Status.FAILED
+    assert failed.error is not None
+    assert failed.error["type"].endswith("deadline-passed")
+    assert ledger.sweep() == 0
+    assert any("deadline-passed" in entry for entry in ledger.audit_log())
+
+
+def test_a_result_after_the_deadline_is_not_taken(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, other = claim(ledger, overdue(ledger, 60)), claim(ledger, overdue(ledger, 60))
+    now = time.time()
+    monkeypatch.setattr("core.ledger.time.time", lambda: now + 61)
+    assert not ledger.finish(held, DONE)
+    failed = ledger.get(held.id)
+    assert failed is not None
+    assert failed.status is Status.FAILED
+    assert failed.artifacts is None
+    assert ledger.sweep() == 1  # the other, which is running
+    after = ledger.get(other.id)
+    assert after is not None
+    assert after.status is Status.FAILED
+
+
+def test_ended_tells_which_jobs_are_over(ledger: Ledger) -> None:
+    a, b, c = (record(ledger) for _ in range(3))
+    claim(ledger, b)
+    ledger.cancel(a.id)
+    assert ledger.ended([a.id, b.id, c.id, "none"]) == {a.id}
 
 
 class LedgerMachine(RuleBasedStateMachine):

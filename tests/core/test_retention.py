@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from core import auditlog, retention
 from core.artifacts import ArtifactStore
-from core.ledger import Job, Ledger, Outcome, jobs
+from core.ledger import Job, Ledger, NewJob, Outcome, jobs
 from core.retention import Purged, purge
 from core.states import Status
 
@@ -20,7 +20,7 @@ def ended(ledger: Ledger, store: ArtifactStore) -> Any:
     """Make a job that has succeeded with some bytes as its weights."""
 
     def make(content: bytes, at: float | None = OLD) -> Job:
-        job = ledger.record("g", [1], {})
+        job = ledger.record([NewJob("g", [1], {})]).jobs[0]
         (held,) = ledger.claim(job.id, "w", 1, 60)
         artifacts = {"weights": store.put(content).as_dict()}
 
@@ -54,7 +54,7 @@ def test_old_ended_jobs_go_and_the_audit_log_stays(
     ledger: Ledger, store: ArtifactStore, ended: Any
 ) -> None:
     old, young = ended(b"old"), ended(b"young", at=None)
-    waiting = ledger.record("g", [1], {})
+    waiting = ledger.record([NewJob("g", [1], {})]).jobs[0]
     before = list(ledger.audit_log())
     assert purge(ledger, store, CUTOFF, dry_run=True) == Purged(1, 1, 3)
     assert path(store, old).exists()
@@ -114,10 +114,13 @@ def test_a_purge_killed_on_the_way_is_finished_by_the_next(
 
 
 def test_jobs_that_failed_or_were_canceled_go_too(ledger: Ledger, store: ArtifactStore) -> None:
-    canceled, failed = ledger.record("g", [1], {}), ledger.record("g", [1], {})
+    canceled, failed = (
+        ledger.record([NewJob("g", [1], {})]).jobs[0],
+        ledger.record([NewJob("g", [1], {})]).jobs[0],
+    )
     ledger.cancel(canceled.id)
     (held,) = ledger.claim(failed.id, "w", 1, 60)
-    running = ledger.record("g", [1], {})
+    running = ledger.record([NewJob("g", [1], {})]).jobs[0]
     ledger.claim(running.id, "w", 1, 60)
     ledger.finish(held, Outcome(Status.FAILED))
     assert purge(ledger, store, time.time() + 1) == Purged(2, 0, 0)

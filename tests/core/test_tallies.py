@@ -3,13 +3,13 @@ from typing import Any
 import pytest
 
 from core import tallies
-from core.ledger import Ledger, Outcome
+from core.ledger import Ledger, NewJob, Outcome
 from core.states import Status
 from core.tallies import BUCKET, CANDIDATES, ENDED, SECONDS, Key
 
 
 def end(ledger: Ledger, outcome: Outcome, generator: str = "g") -> bool:
-    job = ledger.record(generator, [1], {})
+    job = ledger.record([NewJob(generator, [1], {})]).jobs[0]
     (held,) = ledger.claim(job.id, "w", 1, 60)
     ledger.finish(held, outcome)
     return ledger.finish(held, outcome)  # comes too late: counts nothing
@@ -30,7 +30,7 @@ def test_each_end_is_counted_once(ledger: Ledger) -> None:
     end(ledger, Outcome(Status.SUCCEEDED, metrics(5, sampling=1.1)))
     end(ledger, Outcome(Status.FAILED, metrics(0), error=refused))
     end(ledger, Outcome(Status.FAILED), generator="other")
-    ledger.cancel(ledger.record("g", [1], {}).id)
+    ledger.cancel(ledger.record([NewJob("g", [1], {})]).jobs[0].id)
     assert read(ledger) == {
         Key(ENDED, "g", "succeeded"): 2,
         Key(ENDED, "g", "failed", "not-accepted"): 1,
@@ -50,7 +50,7 @@ def test_an_end_that_is_rolled_back_is_not_counted(ledger: Ledger) -> None:
     def refuse(*_: object) -> Any:
         raise ValueError("no certificate")
 
-    job = ledger.record("g", [1], {})
+    job = ledger.record([NewJob("g", [1], {})]).jobs[0]
     (held,) = ledger.claim(job.id, "w", 1, 60)
     with pytest.raises(ValueError, match="no certificate"):
         ledger.finish(held, Outcome(Status.SUCCEEDED, metrics(8), certify=refuse))

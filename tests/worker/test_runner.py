@@ -12,7 +12,7 @@ from core import certificate, dsse
 from core.artifacts import ArtifactStore
 from core.auditlog import timestamp
 from core.dsse import SigningKey
-from core.ledger import Job, Ledger
+from core.ledger import Job, Ledger, NewJob
 from core.queue import Bell
 from core.states import Status
 from models.generator import Generator
@@ -22,7 +22,7 @@ from worker.runner import Runner
 
 def post(ledger: Ledger, forget: list[int], **request: Any) -> Job:
     values = {"candidates": 2, "seed": 1, "require": None} | request
-    return ledger.record("tiny", forget, values, "ticket-9")
+    return ledger.record([NewJob("tiny", forget, values, "ticket-9")]).jobs[0]
 
 
 def done(ledger: Ledger, job: Job) -> Job:
@@ -93,7 +93,7 @@ def test_a_doubled_ring_changes_nothing(runner: Runner, sqlite_ledger: Ledger) -
 
 
 def test_another_generators_job_is_left_to_others(runner: Runner, sqlite_ledger: Ledger) -> None:
-    job = sqlite_ledger.record("huge", [1], {"candidates": 1, "seed": 1, "require": None})
+    job = sqlite_ledger.record([NewJob("huge", [1], {"candidates": 1, "seed": 1})]).jobs[0]
     runner.answer(job.id)
     assert done(sqlite_ledger, job) == job
 

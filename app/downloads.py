@@ -1,0 +1,111 @@
+"""What a finished job has to hand out."""
+
+import base64
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from app.access import Caller, Downloader
+from app.documents import document, matches
+from app.jobs import owned
+from app.problems import FieldError, Problem
+from app.services import Services, Use
+from core.states import Status
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.get(
+    "/jobs/{job_id}/weights",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def get_weights(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
+    """Download the weights, a safetensors `state_dict`."""
+    return _artifact(
+        job_id, "weights", "safetensors", "application/octet-stream", request, use, caller
+    )
+
+
+@router.get(
+    "/jobs/{job_id}/report",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/json": {}}}},
+)
+def get_report(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
+    """Download the report: the request, every candidate, all metrics, what is not proven."""
+    return _artifact(job_id, "report", "json", "application/json", request, use, caller)
+
+
+@router.get(
+    "/jobs/{job_id}/certificate",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}}}},
+)
+def get_certificate(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
+    """Download the signed certificate: an in-toto Statement in a DSSE envelope.
+
+    `hyperforget verify certificate.json weights.safetensors --keys keys.json` checks it
+    without this service; docs/certificate.md tells how to do it without HyperForget.
+    """
+    job = owned(job_id, use, caller)
+    found = use.ledger.certificate(job.id)
+    if found is None:
+        detail = f"job {job.id} is {job.status}; only a succeeded job has a certificate"
+        if job.status is Status.SUCCEEDED:
+            detail = f"job {job.id} has no certificate: it ended before there were any"
+        raise Problem(409, "no-artifact", detail)
+    return document(found.encode(), "application/json", request)
+
+
+def _artifact(
+    job_id: str,
+    name: str,
+    suffix: str,
+    media_type: str,
+    request: Request,
+    use: Services,
+    caller: Caller,
+) -> Response:
+    job = owned(job_id, use, caller)
+    if job.status is not Status.SUCCEEDED or job.artifacts is None:
+        detail = f"job {job.id} is {job.status}; only a succeeded job has {name}"
+        raise Problem(409, "no-artifact", detail)
+    sha256 = job.artifacts[name]["sha256"]
+    path = use.store.path(sha256)
+    if not path.is_file():
+        raise Problem(410, "artifact-gone", f"the {name} of job {job.id} are no longer stored")
+    digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+    headers = {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
+    if matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    forgot = "-".join(str(label) for label in job.forget)
+    filename = f"{job.generator}-without-{forgot}.{suffix}"
+    return _File(path, headers=headers, media_type=media_type, filename=filename)
+
+
+class _File(FileResponse):
+    """A file whose refused byte ranges are problem documents too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: Message | None = None
+
+        async def watch(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = message
+            elif refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, watch)
+        if refused is None:
+            return
+        asked = Headers(scope=scope)["range"].encode("ascii", "backslashreplace").decode()[:80]
+        what = f"{asked!r} is no range of bytes of this file"
+        kept = {k: v for k, v in Headers(raw=refused["headers"]).items() if k == "content-range"}
+        problem = Problem(
+            refused["status"], "bad-range", f"Range: {what}", [FieldError("Range", what)], kept
+        )
+        await problem.response(scope["path"])(scope, receive, send)
