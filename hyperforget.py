@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -22,10 +23,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from core import logs
 from core.settings import Settings
 from core.stack import Stack, StackError
+from hyperforget_client import Client, HyperForgetError, Job, JobFailed, Problem, TimedOut
 
 if TYPE_CHECKING:
     from core.access import Keys
@@ -103,6 +106,21 @@ def worker(parent: Parent = None) -> None:
         _fail(f"HYPERFORGET_SIGNING_KEY: {error}")
 
 
+@app.command("worker-alive", hidden=True)
+def worker_alive() -> None:
+    """End with 0 if a worker of this host was heard of within its lease; for health checks."""
+    from core.ledger import Ledger
+
+    settings = _settings()
+    ledger = Ledger(settings.database_url)
+    try:
+        alive = ledger.live_workers(settings.lease_seconds)
+    finally:
+        ledger.close()
+    if not any(worker.id.startswith(f"{socket.gethostname()[:32]}-") for worker in alive):
+        _fail("no worker of this host was heard of lately")
+
+
 @app.command()
 def demo(
     forget: Annotated[str, typer.Option(help="labels, joined by commas")] = "3,9",
@@ -123,20 +141,19 @@ def demo(
             _fail(f"{error}\n{(settings.home / 'service.log').read_text()}")
         try:
             console.print(f"service is up at {stack.url}")
-            with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
+            with Client(stack.url) as client:
                 job, milliseconds = _follow(client, labels, stack)
                 out.mkdir(parents=True, exist_ok=True)
-                for link, file in {
-                    job["links"]["weights"]: "weights.safetensors",
-                    job["links"]["report"]: "report.json",
-                    job["links"]["certificate"]: "certificate.json",
-                    "/keys": "keys.json",
-                }.items():
-                    (out / file).write_bytes(client.get(link).content)
+                client.save_weights(job, out / "weights.safetensors")
+                report = client.report(job)
+                (out / "report.json").write_text(json.dumps(report, indent=1))
+                (out / "certificate.json").write_bytes(client.certificate(job))
+                (out / "keys.json").write_bytes(client.keys())
+        except HyperForgetError as error:
+            _fail(str(error))
         finally:
             stack.stop()
-    held_out = json.loads((out / "report.json").read_bytes())["generator"]["held_out"]
-    _show(job, milliseconds, held_out)
+    _show(job, milliseconds, report["generator"]["held_out"])
     console.print(f"\nwritten to {out}: weights.safetensors, report.json; check them with")
     console.print(
         f"hyperforget verify {out / 'certificate.json'} {out / 'weights.safetensors'} "
@@ -147,12 +164,15 @@ def demo(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="digits-mlp, mnist-mlp, or a name of your own")],
+    name: Annotated[
+        str, typer.Argument(help="digits-mlp, mnist-mlp, cifar10-cnn, or a name of your own")
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="folder of MNIST's IDX files, or your .npz")
+        Path | None, typer.Option(help="MNIST or CIFAR-10, your .npz, or an image folder or zip")
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="for your own data: mlp:HIDDEN, such as mlp:16")
+        str | None,
+        typer.Option(help="for your own data: mlp:HIDDEN, such as mlp:16, or cnn:small for images"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="the new folder; default: generators/NAME in home")
@@ -167,6 +187,8 @@ def train(
     from core.catalog import NAME
     from models import build as builder
     from models import datasets
+    from models import generator as generators
+    from models.images import write_npz
 
     settings = _settings()
     if not NAME.fullmatch(name):
@@ -185,7 +207,12 @@ def train(
         else:
             if data is None:
                 _fail(f"{name} is no preset ({', '.join(builder.PRESETS)}); pass --data my.npz")
-            own, dataset = data, datasets.load("npz", data)
+            own = data
+            if data.is_dir() or data.suffix == ".zip":
+                own = settings.home / "build" / name / generators.OWN_DATA
+                own.parent.mkdir(parents=True, exist_ok=True)
+                write_npz(data, own)
+            dataset = datasets.load("npz", own)
             recipe = builder.own_recipe(dataset, classifier or "mlp:16")
         recipe = builder.adjusted(recipe, zoo_seeds, steps)
         with _bars() as bar:
@@ -385,6 +412,68 @@ def verify_audit_log(
     )
 
 
+Url = Annotated[
+    str, typer.Option("--url", envvar="HYPERFORGET_URL", help="where the service answers")
+]
+Key = Annotated[str | None, typer.Option("--key", envvar="HYPERFORGET_API_KEY", help="an API key")]
+LOCAL = "http://127.0.0.1:8000"
+
+
+@app.command()
+def unlearn(
+    forget: Annotated[str, typer.Option(help="classes, by label or name, joined by commas")],
+    url: Url = LOCAL,
+    key: Key = None,
+    generator: Annotated[str | None, typer.Option(help="default: the service's")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    refine_steps: Annotated[int | None, typer.Option(min=0)] = None,
+    external_id: Annotated[str | None, typer.Option(help="your own reference")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until the job has ended")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="seconds to wait at most")] = 600.0,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="file for the weights")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="file for the certificate")] = None,
+) -> None:
+    """Ask a service, here or elsewhere, to forget classes; --out and --certificate wait.
+
+    Ends with 0: done, 1: refused or out of reach, 3: the job failed, 4: still going on.
+    """
+    with _service(url, key) as client:
+        job = client.unlearn(
+            [int(name) if name.isdecimal() else name for name in forget.split(",")],
+            wait=timeout if wait or out or certificate else None,
+            generator=generator,
+            candidates=candidates,
+            seed=seed,
+            refine_steps=refine_steps,
+            external_id=external_id,
+        )
+        if out is not None:
+            client.save_weights(job, out)
+        if certificate is not None:
+            certificate.write_bytes(client.certificate(job))
+    print(job.id if out is None else out)
+
+
+@app.command()
+def jobs(
+    url: Url = LOCAL,
+    key: Key = None,
+    status: Annotated[str | None, typer.Option()] = None,
+    external_id: Annotated[str | None, typer.Option()] = None,
+    limit: Annotated[int, typer.Option(min=1, help="how many, the newest first")] = 20,
+) -> None:
+    """List a service's jobs."""
+    table = Table("id", "status", "generator", "forget", "created", "reference")
+    with _service(url, key) as client:
+        found = client.jobs(min(limit, 200), status=status, external_id=external_id)
+        for job in islice(found, limit):
+            forgot = ",".join(map(str, job.forget))
+            reference = Text(job.external_id or "")
+            table.add_row(job.id, job.status, job.generator, forgot, job.created_at, reference)
+    console.print(table)
+
+
 @app.command()
 def purge(
     older_than: Annotated[str, typer.Option(help="such as 90d, 36h or 2w")],
@@ -449,9 +538,9 @@ def _may_listen(settings: Settings) -> None:
             _fail(str(error))
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 1) -> NoReturn:
     Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 def _checked(what: str) -> None:
@@ -498,6 +587,22 @@ def _duration(text: str) -> float:
     if unit not in _UNITS or not (number.isascii() and number.isdigit() and len(number) < 7):
         _fail(f"--older-than {text}: write a whole number and h, d or w, such as 90d")
     return int(number) * _UNITS[unit]
+
+
+@contextmanager
+def _service(url: str, key: str | None) -> Iterator[Client]:
+    """Give a client, and end as `unlearn` says when something goes wrong."""
+    try:
+        with Client(url, key) as client:
+            yield client
+    except Problem as error:
+        _fail("; ".join(f"{e.field}: {e.detail}" for e in error.fields) or str(error))
+    except JobFailed as error:
+        _fail(str(error), 3)
+    except TimedOut as error:
+        _fail(str(error), 4)
+    except (HyperForgetError, OSError, httpx.InvalidURL) as error:
+        _fail(str(error))
 
 
 def _labels(text: str) -> list[int]:
@@ -553,37 +658,33 @@ def _bars() -> Iterator[Any]:
         yield bar
 
 
-def _follow(client: httpx.Client, labels: list[int], stack: Stack) -> tuple[dict[str, Any], float]:
+def _follow(client: Client, labels: list[int], stack: Stack) -> tuple[Job, float]:
     """Post a forget request and poll its job; return it and the milliseconds to the weights."""
-    body = {"forget": labels, "seed": 1}
-    console.print(f"POST /unlearn {body}", markup=False)
+    console.print(f"POST /unlearn {{'forget': {labels}, 'seed': 1}}", markup=False)
     began = time.perf_counter()
-    answer = client.post("/unlearn", json=body)
-    if answer.status_code != 202:
-        _fail(f"the service answered {answer.status_code}: {answer.text}")
-    where = answer.headers["Location"]
+    job = client.unlearn(labels, seed=1)
     seen = ""
     while True:
-        job: dict[str, Any] = client.get(where).json()
-        stage = job["progress"]["stage"] or job["status"]
+        stage = job.progress["stage"] or job.status
         if stage != seen:
             milliseconds = 1e3 * (time.perf_counter() - began)
             console.print(f"  {milliseconds:6.0f} ms  {stage}")
             seen = stage
-        if job["status"] not in ("queued", "running"):
+        if job.ended:
             break
         stack.tend()
         time.sleep(0.002)
-    if job["status"] != "succeeded":
-        _fail(f"the job {job['status']}: {job['error']}")
-    client.get(job["links"]["weights"]).raise_for_status()
+        job = client.job(job.id)
+    if job.status != "succeeded":
+        raise JobFailed(job)
+    client.weights(job)
     return job, 1e3 * (time.perf_counter() - began)
 
 
-def _show(job: dict[str, Any], milliseconds: float, held_out: bool) -> None:
+def _show(job: Job, milliseconds: float, held_out: bool) -> None:
     """Print what each class's accuracy became, and time one retraining beside."""
-    metrics = job["metrics"]
-    table = Table(title=f"{job['generator']}: accuracy on the test split")
+    metrics = job.metrics or {}
+    table = Table(title=f"{job.generator}: accuracy on the test split")
     for column in ("class", "n", "original", "retrained", "unlearned", ""):
         table.add_column(column, justify="left" if column in ("class", "") else "right")
     for row in metrics["per_class"]:
@@ -591,7 +692,7 @@ def _show(job: dict[str, Any], milliseconds: float, held_out: bool) -> None:
         table.add_row(
             row["name"],
             str(row["n"]),
-            *(f"{figure:.3f}" for figure in figures),
+            *("-" if figure is None else f"{figure:.3f}" for figure in figures),
             "forgotten" if row["forgotten"] else "",
             style="bold" if row["forgotten"] else None,
         )
@@ -605,7 +706,7 @@ def _show(job: dict[str, Any], milliseconds: float, held_out: bool) -> None:
         f"forget accuracy {metrics['forget']['accuracy']:.4f}",
         soft_wrap=True,
     )
-    retraining = _time_retraining(job["generator"], job["forget"])
+    retraining = _time_retraining(job.generator, job.forget)
     console.print(
         f"from request to weights on disk here: {milliseconds:.0f} ms; "
         f"retraining one network on this machine: {retraining:.0f} ms",

@@ -31,6 +31,10 @@ class Reference:
     loss: np.ndarray
     n: np.ndarray
 
+    def __contains__(self, code: int) -> bool:
+        """Tell whether networks were retrained for a code."""
+        return bool((self.codes == code).any())
+
     def of(self, code: int) -> tuple[np.ndarray, np.ndarray]:
         """Return accuracy and loss, each (R, K), of the networks retrained for a code."""
         at = int(np.flatnonzero(self.codes == code)[0])

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import log
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -284,8 +285,11 @@ def _metrics(
         accuracy, loss = measured.over(classes[None])
         n = int(measured.n[classes].sum())
         sides[side] = {"accuracy": accuracy.item(), "loss": loss.item(), "n": n}
-    original, retrained = reference.of(0)[0].mean(0), reference.of(code)[0].mean(0)  # (K,), (K,)
-    retrained_retain = reference.retain_accuracy(code)  # (R,)
+    original = reference.of(0)[0].mean(0)  # (K,)
+    # A large zoo is retrained for some forget sets only: the others have no reference.
+    known = code in reference
+    retrained = reference.of(code)[0].mean(0) if known else None  # (K,)
+    retrained_retain = reference.retain_accuracy(code) if known else np.empty(0)  # (R,)
     seeds = len(retrained_retain)
     return {
         **sides,
@@ -298,13 +302,13 @@ def _metrics(
                 "loss": measured.loss[0, c].item(),
                 "n": int(measured.n[c]),
                 "original_accuracy": float(original[c]),
-                "retrained_accuracy": float(retrained[c]),
+                "retrained_accuracy": None if retrained is None else float(retrained[c]),
             }
             for c in range(len(names))
         ],
         "original": {"retain_accuracy": float(reference.retain_accuracy(code, of_code=0).mean())},
         "retrained": {
-            "retain_accuracy": float(retrained_retain.mean()),
+            "retain_accuracy": float(retrained_retain.mean()) if seeds else None,
             "sd": float(retrained_retain.std(ddof=1)) if seeds > 1 else None,
             "n": seeds,
         },

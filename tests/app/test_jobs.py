@@ -85,7 +85,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"forget": [1], "candidates": "8"}, "candidates"),
     ({"forget": [1], "seed": -1}, "seed"),
     ({"forget": [1], "seed": 2**53}, "seed"),
-    ({"forget": [1], "prompt": {"retain_loss": 0.2}}, "prompt"),
+    ({"forget": [1], "refine_steps": -1}, "refine_steps"),
+    ({"forget": [1], "refine_steps": 401}, "refine_steps"),
+    ({"forget": [1], "prompt": {}}, "prompt"),
+    ({"forget": [1], "prompt": {"retain_loss": 0}}, "prompt.retain_loss"),
+    ({"forget": [1], "prompt": {"forget_loss": 1e9}}, "prompt.forget_loss"),
+    ({"forget": [1], "prompt": {"loss": 1.0}}, "prompt.loss"),
+    ({"forget": [1], "prompt": {"class_losses": {}}}, "prompt.class_losses"),
+    ({"forget": [1], "prompt": {"class_losses": {"9": 1.0}}}, "prompt.class_losses.9"),
+    ({"forget": [1], "prompt": {"class_losses": {"1": -1.0}}}, "prompt.class_losses.1"),
+    ({"forget": [1], "prompt": {"retain_loss": 1.0, "class_losses": {"1": 1.0}}}, "prompt"),
     ({"forget": [1], "require": {"max_forget_accuracy": 1.5}}, "require.max_forget_accuracy"),
     ({"forget": [1], "require": {"min_accuracy": 0.5}}, "require.min_accuracy"),
     ({"forget": [1], "external_id": ""}, "external_id"),
@@ -94,6 +103,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"forget": [1], "callback_url": "http://127.0.0.1/"}, "callback_url"),
     ({}, "forget"),
 ]
+
+
+def test_a_prompt_is_recorded_by_label(client: Client) -> None:
+    body = {"forget": [1], "prompt": {"class_losses": {"1": 3.0, "2": 0.4}}, "refine_steps": 7}
+    request = client.post("/unlearn", json=body).json()["request"]
+    assert request["prompt"] == {"class_losses": {"1": 3.0, "2": 0.4}}
+    assert request["refine_steps"] == 7
+    sides = {"forget": [1], "prompt": {"retain_loss": 0.2}}
+    assert client.post("/unlearn", json=sides).json()["request"]["prompt"] == {"retain_loss": 0.2}
 
 
 @pytest.mark.parametrize(("body", "field"), BAD)

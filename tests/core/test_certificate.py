@@ -45,6 +45,7 @@ ANSWER = Answer(
     candidates=[candidate(0, 0.25, 0.5, False), candidate(1, 0.0, 0.95, True)],
     chosen=1,
     metrics={
+        "sampler": {"steps": 1, "refinement": None},
         "forget": {"accuracy": 0.0, "n": 73},
         "retain": {"accuracy": 0.95, "n": 287},
         "retrained": {"retain_accuracy": 0.96, "sd": 0.01, "n": 3},
@@ -91,7 +92,7 @@ def test_a_good_pair_is_accepted_and_says_it_all() -> None:
     assert said["generator"]["files"]["weights.safetensors"] == hashlib.sha256(weights).hexdigest()
     assert said["generator"]["audit"]["held_out_masks"] == 204
     assert said["dataset"]["digest"] == entry.config["dataset"]["digest"]
-    assert said["sampler"] == {"method": "ddim", "steps": 1}
+    assert said["sampler"] == {"method": "ddim", "steps": 1, "refinement": None}
     assert said["audit_log"] == {"index": 3, "previous": PLACE.previous}
     drawn = said["candidates"]
     assert (drawn["drawn"], drawn["accepted"], drawn["chosen"]) == (2, 1, 1)
@@ -118,7 +119,9 @@ def test_it_says_so_when_no_candidate_was_accepted() -> None:
 
 def test_a_figure_that_is_none_fails_before_the_commit() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        certificate.certifier(JOB, replace(ANSWER, metrics={"x": float("nan")}), KEY)
+        certificate.certifier(
+            JOB, replace(ANSWER, metrics=ANSWER.metrics | {"x": float("nan")}), KEY
+        )
 
 
 def test_one_bit_of_the_weights_is_refused() -> None:

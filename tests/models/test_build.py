@@ -1,13 +1,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models import build as builder
-from models import training
+from models import generator, training
 from models.build import PRESETS, build, own_recipe
-from models.datasets import Dataset
-from models.masks import held_out_codes
+from models.datasets import Dataset, load_npz
+from models.fitting import Fit
+from models.masks import forget_labels, held_out_codes
+from models.unlearning import ForgetRequest, unlearn
 from tests.conftest import TINY
 
 
@@ -55,3 +58,35 @@ def test_the_zoo_leaves_held_out_masks_out(tiny_folder: Path, work_folder: Path)
     with safe_open(work_folder / "zoo" / "0-000.safetensors", "pt") as file:
         networks = file.get_tensor("weights").shape[0]
     assert networks == 2**4 - 1 - len(held_out_codes(4))
+
+
+def test_images_and_a_zoo_of_some_masks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 60)
+    x = np.zeros((240, 1, 8, 8), np.uint8)
+    for i, label in enumerate(y):  # a bright quarter for each class
+        x[i, 0, 4 * (label // 2) :, 4 * (label % 2) :][:4, :4] = 200
+    x += rng.integers(0, 50, x.shape, dtype=np.uint8)
+    data = tmp_path / "quarters.npz"
+    np.savez(data, X_train=x, y_train=y, X_test=x[::2], y_test=y[::2])
+    recipe = replace(
+        TINY,
+        classifier="cnn:4k3s2-4k3s2/flat-6",
+        fit=Fit(epochs=6, batch=32, rate=2e-2, warmup=0.2),
+        masks=8,
+        held_out=1,
+        schedule=replace(TINY.schedule, steps=30),
+    )
+    build("quarters", load_npz(data), recipe, tmp_path / "g" / "quarters", tmp_path / "w", data)
+    made = generator.load(tmp_path / "g" / "quarters", None)
+    assert made.config["classifier"]["kind"] == "cnn"
+    assert made.config["training"]["masks"] == 8
+    (code,) = made.config["held_out"]
+    known, unknown = (
+        unlearn(made, [ForgetRequest(forget_labels(c, 4), 2, 1)])[0].metrics
+        for c in (code, next(c for c in range(1, 15) if c != code))
+    )
+    assert known["retrained"]["n"] == 2
+    assert unknown["retrained"] == {"retain_accuracy": None, "sd": None, "n": 0}
+    assert unknown["per_class"][0]["retrained_accuracy"] is None
+    assert unknown["original"]["retain_accuracy"] > 0.8

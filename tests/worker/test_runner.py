@@ -54,7 +54,9 @@ def test_a_job_becomes_weights_and_a_report(
     assert report["external_id"] == "ticket-9"
     assert len(report["candidates"]) == 2
     assert "still encodes the forgotten classes" in report["not_proven"]
-    assert set(after.metrics["timing_ms"]) == {"queued", "sampling", "evaluating", "storing"}
+    assert set(after.metrics["timing_ms"]) == {
+        *("queued", "sampling", "refining", "evaluating", "storing")
+    }
 
 
 def test_says_whether_the_forget_set_was_held_out(
@@ -96,23 +98,35 @@ def test_another_generators_job_is_left_to_others(runner: Runner, sqlite_ledger:
     assert done(sqlite_ledger, job) == job
 
 
+def nonsense(rows: list[torch.Tensor], centre: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Weights that know nothing."""
+    return [torch.zeros_like(layer) for layer in rows]
+
+
 def test_a_gate_that_none_passes_fails_the_job_with_evidence(
-    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    runner: Runner,
+    sqlite_ledger: Ledger,
+    store: ArtifactStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hard = {"max_forget_accuracy": 0.0, "min_retain_accuracy": 1.0}
     easy = {"max_forget_accuracy": 1.0, "min_retain_accuracy": 0.0}
     # All classes but one forgotten, and a DiHyFo that answers nonsense.
     model = runner._generators["tiny"][0].model
-    monkeypatch.setattr(model.norm, "forward", torch.zeros_like)
+    monkeypatch.setattr(model, "restore", nonsense)
     failing, passing = (
-        post(sqlite_ledger, [1], require=hard),
-        post(sqlite_ledger, [1], require=easy),
+        post(sqlite_ledger, [1], require=hard, refine_steps=0),
+        post(sqlite_ledger, [1], require=easy, refine_steps=0),
     )
     runner.answer(failing.id)
     failed, passed = done(sqlite_ledger, failing), done(sqlite_ledger, passing)
     assert failed.status is Status.FAILED
-    assert failed.artifacts is None
+    assert failed.artifacts is not None
+    assert list(failed.artifacts) == ["report"]
+    report = json.loads(store.path(failed.artifacts["report"]["sha256"]).read_bytes())
+    assert (report["weights"], report["metrics"]) == (None, failed.metrics)
     assert failed.error is not None
+    assert report["candidates"] == failed.error["candidates"]
     assert failed.error["type"].endswith("not-accepted")
     assert [c["accepted"] for c in failed.error["candidates"]] == [False, False]
     assert passed.status is Status.SUCCEEDED
@@ -237,7 +251,7 @@ def test_progress_is_seen_while_it_runs(
 
     monkeypatch.setattr(sqlite_ledger, "advance", watched)
     runner.answer(job.id)
-    assert [stage for stage, _ in seen] == ["sampling", "choosing", "measuring"]
+    assert [stage for stage, _ in seen] == ["sampling", "refining", "choosing", "measuring"]
     assert all(0 < fraction < 1 for _, fraction in seen)
 
 
@@ -272,8 +286,8 @@ def test_every_end_is_in_the_audit_log_and_only_a_success_is_certified(
 ) -> None:
     impossible = {"max_forget_accuracy": 0.0, "min_retain_accuracy": 1.0}
     model = runner._generators["tiny"][0].model
-    monkeypatch.setattr(model.norm, "forward", torch.zeros_like)
-    jobs = [post(sqlite_ledger, [1], require=impossible), post(sqlite_ledger, [2])]
+    monkeypatch.setattr(model, "restore", nonsense)
+    jobs = [post(sqlite_ledger, [1], require=impossible, refine_steps=0), post(sqlite_ledger, [2])]
     for job in jobs:
         runner.answer(job.id)
     log = list(map(json.loads, sqlite_ledger.audit_log()))
