@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import Problem
+from app.ratelimit import Standing
 from app.services import Services
 from core import access
 from core.access import DEFAULT_TENANT, ApiKey
@@ -61,16 +62,20 @@ class Gate:
             await send(message)
 
         try:
-            caller = await run_in_threadpool(_identify, scope, use)
-            scope.setdefault("state", {})["caller"] = caller
-            standing = await run_in_threadpool(use.limiter.hit, caller.tenant)
+            caller, standing = await run_in_threadpool(_admit, scope, use)
             headers = standing.headers()
             if not standing.allowed:
                 raise _too_many(standing.retry_after, use.settings.rate_limit)
         except Problem as problem:
             await problem.response(scope["path"])(scope, receive, counted)
             return
+        scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, counted)
+
+
+def _admit(scope: Scope, use: Services) -> tuple[Caller, Standing]:
+    caller = _identify(scope, use)
+    return caller, use.limiter.hit(caller.tenant)
 
 
 def _identify(scope: Scope, use: Services) -> Caller:

@@ -70,10 +70,10 @@ def _artifact(
     caller: Caller,
 ) -> Response:
     job = owned(job_id, use, caller)
-    if job.status is not Status.SUCCEEDED or job.artifacts is None:
-        detail = f"job {job.id} is {job.status}; only a succeeded job has {name}"
+    if name not in (job.artifacts or {}):
+        detail = f"job {job.id} is {job.status} and has no {name}"
         raise Problem(409, "no-artifact", detail)
-    sha256 = job.artifacts[name]["sha256"]
+    sha256 = (job.artifacts or {})[name]["sha256"]
     path = use.store.path(sha256)
     if not path.is_file():
         raise Problem(410, "artifact-gone", f"the {name} of job {job.id} are no longer stored")

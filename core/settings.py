@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="where the API listens; loopback only without keys")
     port: int = Field(8000, ge=0, le=65_535)
     log_format: logs.Format = Field("text", description="of log lines: json or text")
-    rate_limit: int = Field(12_000, ge=1, description="requests a minute of each tenant")
+    rate_limit: int = Field(30_000, ge=1, description="requests a minute of each tenant")
     max_waiting: int = Field(10_000, ge=1, description="most jobs of a tenant that may wait")
     max_waiting_total: int = Field(50_000, ge=1, description="most jobs of all that may wait")
     group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")

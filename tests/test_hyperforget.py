@@ -92,10 +92,10 @@ def test_a_wrong_call_is_explained(tmp_path: Path, arguments: list[str], said: s
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    done = hyperforget(tmp_path, "serve", HYPERFORGET_PORT="eighty", HYPERFORGET_HOST="0.0.0.0")
+    done = hyperforget(tmp_path, "serve", HYPERFORGET_PORT="eighty", HYPERFORGET_GROUP_SIZE="0")
     assert done.returncode == 2
     assert "HYPERFORGET_PORT" in done.stdout
-    assert "HYPERFORGET_HOST" in done.stdout
+    assert "HYPERFORGET_GROUP_SIZE" in done.stdout
 
 
 def test_purge_says_what_it_deletes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from sqlalchemy.exc import SQLAlchemyError
 
 from core import certificate, code, logs
-from core.artifacts import ArtifactStore
+from core.artifacts import Artifact, ArtifactStore
 from core.catalog import Entry
 from core.dsse import SigningKey
 from core.ledger import Job, Ledger, Outcome
@@ -159,13 +159,15 @@ class Runner:
         metrics = {**answer.metrics, "timing_ms": timing}
         report = _report(job, answer, generator, entry.digest, batch)
         if job.request.get("require") is not None and not answer.accepted:
-            return Outcome(Status.FAILED, metrics, error=_not_accepted(report))
+            evidence = self._store_json(report | {"metrics": metrics, "weights": None})
+            return Outcome(
+                Status.FAILED, metrics, {"report": evidence.as_dict()}, _not_accepted(report)
+            )
         began = time.perf_counter()
         weights = self._store.put(save(answer.weights, {"generator": generator.id, "job": job.id}))
         timing["storing"] = 1e3 * (time.perf_counter() - began)
         report |= {"metrics": metrics, "weights": weights.as_dict()}
-        content = json.dumps(report, indent=1, allow_nan=False).encode()
-        artifacts = {"weights": weights, "report": self._store.put(content)}
+        artifacts = {"weights": weights, "report": self._store_json(report)}
         certified = certificate.Answer(
             generator=entry,
             held_out=_is_held_out(job, generator),
@@ -183,6 +185,9 @@ class Runner:
             {name: a.as_dict() for name, a in artifacts.items()},
             certify=certificate.certifier(job, certified, self._key),
         )
+
+    def _store_json(self, document: dict[str, Any]) -> Artifact:
+        return self._store.put(json.dumps(document, indent=1, allow_nan=False).encode())
 
 
 def _about(job: Job) -> AbstractContextManager[None]:

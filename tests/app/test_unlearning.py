@@ -196,11 +196,13 @@ def test_a_job_that_met_no_requirement_shows_the_evidence_and_no_weights(client:
     job = post(client, require={"min_retain_accuracy": 1.0})
     (held,) = client.services.ledger.claim(job["id"], "w", 1, 60)
     error = {"type": "urn:hyperforget:problem:not-accepted", "candidates": [{"index": 0}]}
-    client.services.ledger.finish(held, Outcome(Status.FAILED, {"retain": 1}, error=error))
+    report = {"report": client.services.store.put(b'{"candidates": []}').as_dict()}
+    client.services.ledger.finish(held, Outcome(Status.FAILED, {"retain": 1}, report, error))
     shown = client.get(job["links"]["self"]).json()
     assert (shown["status"], shown["error"]) == ("failed", error)
     assert shown["links"].get("weights") is None
-    for name in ("weights", "report", "certificate"):
+    assert client.get(shown["links"]["report"]).json() == {"candidates": []}
+    for name in ("weights", "certificate"):
         problem(client.get(f"/jobs/{job['id']}/{name}"), 409)
 
 

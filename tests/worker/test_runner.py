@@ -104,7 +104,10 @@ def nonsense(rows: list[torch.Tensor], centre: list[torch.Tensor]) -> list[torch
 
 
 def test_a_gate_that_none_passes_fails_the_job_with_evidence(
-    runner: Runner, sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    runner: Runner,
+    sqlite_ledger: Ledger,
+    store: ArtifactStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hard = {"max_forget_accuracy": 0.0, "min_retain_accuracy": 1.0}
     easy = {"max_forget_accuracy": 1.0, "min_retain_accuracy": 0.0}
@@ -118,8 +121,12 @@ def test_a_gate_that_none_passes_fails_the_job_with_evidence(
     runner.answer(failing.id)
     failed, passed = done(sqlite_ledger, failing), done(sqlite_ledger, passing)
     assert failed.status is Status.FAILED
-    assert failed.artifacts is None
+    assert failed.artifacts is not None
+    assert list(failed.artifacts) == ["report"]
+    report = json.loads(store.path(failed.artifacts["report"]["sha256"]).read_bytes())
+    assert (report["weights"], report["metrics"]) == (None, failed.metrics)
     assert failed.error is not None
+    assert report["candidates"] == failed.error["candidates"]
     assert failed.error["type"].endswith("not-accepted")
     assert [c["accepted"] for c in failed.error["candidates"]] == [False, False]
     assert passed.status is Status.SUCCEEDED
