@@ -29,6 +29,7 @@ def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
         "GET /generators/{generator_id}",
         "GET /healthz",
         "GET /readyz",
+        "GET /metrics",
     }
     assert "application/problem+json" in str(document["paths"]["/unlearn"]["post"]["responses"])
 
