@@ -50,7 +50,10 @@ def parse(text: str, shape: tuple[int, ...], classes: int) -> Classifier:
     kind, _, rest = text.partition(":")
     if kind == "cnn":
         if len(shape) not in (2, 3):
-            raise ValueError(f"classifier {text!r} needs images, got inputs of shape {shape}")
+            raise ValueError(
+                f"classifier {text!r} needs images, got inputs of shape {shape}; write mlp:HIDDEN, "
+                "such as mlp:16"
+            )
         channels, high, wide = shape if len(shape) == 3 else (1, *shape)
         return cnn.parse(rest, (channels, high, wide), classes)
     parts = rest.split("-")
