@@ -29,12 +29,11 @@ from models.material import Effort, Material, draw, effort_for, groups, join
 from models.progress import Bar, silent
 from models.refinement import Refinement
 from models.sampler import draw_noise
-from models.verdict import verdict
+from models.verdict import told_apart, verdict
 from models.zoo import REFERENCE_SEED
 
 __all__ = ["audit", "loss_mia"]
 
-DRAWN = ("dihyfo", "dihyfo_unrefined")
 _DIGITS = 6  # significant, in the report
 
 
@@ -44,7 +43,7 @@ def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[
     Args:
         effort: default: what ends within minutes for this classifier.
     """
-    effort = effort or effort_for(m.classifier)
+    effort = effort or effort_for(m.classifier, m.dataset)
     masks = retain_masks(m.held_out, m.classifier.classes)  # (E, K)
     hows = {"dihyfo": m.refinement, "dihyfo_unrefined": replace(m.refinement, steps=0)}
     where = m.retrained.where(m.held_out)
@@ -68,16 +67,21 @@ def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[
                 advance()
         timing = _timing(m, hows, effort)
         advance()
+    many = compare_ensembles(m, effort, bar)
     result = {
         "split": "test",
         "held_out_masks": len(masks),
         "sample": "the first of each mask, nothing chosen",
         "n": _sizes(m, effort),
         "rows": {name: _row(m, one, truth) for name, one in found.items()},
-        "verdicts": {name: verdict(found[name], found["retrained"]) for name in hows},
+        "verdicts": {
+            name: verdict(found[name], found["retrained"])
+            | {"distribution": told_apart(many, name)}
+            for name in hows
+        },
         "likeness": alike["dihyfo"],
         "likeness_unrefined": alike["dihyfo_unrefined"],
-        "ensembles": compare_ensembles(m, effort, bar),
+        "ensembles": many,
         "alignment": alignment(m, effort, bar) if m.prompts else None,
         "reference": _reference(m),
         "timing": timing,

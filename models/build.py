@@ -19,7 +19,7 @@ import numpy as np
 
 from models import classifiers, generator, training
 from models.audit import audit
-from models.card import card
+from models.card import write_report
 from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.fitting import Fit
@@ -190,8 +190,7 @@ def build(
             "seconds": seconds.spent | {"total": round(sum(seconds.spent.values()), 1)},
         },
     )
-    (folder / "audit.json").write_text(json.dumps(audited, indent=1, allow_nan=False) + "\n")
-    (folder / "README.md").write_text(card(name, config, audited))
+    write_report(folder, name, config, audited)
     if own_data is not None:
         shutil.copyfile(own_data, folder / generator.OWN_DATA)
     _publish(folder, target)
