@@ -57,12 +57,11 @@ The original reaches {reference["original_accuracy"]:.4f} on all classes; retrai
 {reference["forget_sets"]:,} forget sets, {reference["retrained_retain_accuracy"]:.4f} on the
 retained ones (worst forget set {reference["retrained_retain_accuracy_worst_forget_set"]:.4f}).
 
-| | milliseconds ({timing["threads"]} threads) |
-| --- | --- |
-| retrain one network | {timing["retrain_one_ms"]:.0f} |
-| draw one, each of {timing["batch"]} in a batch | {_took(timing["dihyfo_unrefined"])} |
-| draw and refine one ({config["refinement"]["steps"]} steps), each of {timing["batch"]} \
-| {_took(timing["dihyfo"])} |
+| milliseconds ({timing["threads"]} threads) | one | each of {timing["batch"]} in a batch |
+| --- | --- | --- |
+| retrain | {timing["retrain_one_ms"]:.0f} | |
+| draw | {_took(timing["dihyfo_unrefined"])} |
+| draw and refine ({config["refinement"]["steps"]} steps) | {_took(timing["dihyfo"])} |
 
 {_verdicts(audit["verdicts"])}
 
@@ -105,7 +104,7 @@ def _network(classifier: dict[str, Any]) -> str:
 
 
 def _took(timing: dict[str, float]) -> str:
-    return f"{timing['one_ms']:.3g}, {timing['each_in_batch_ms']:.3g}"
+    return f"{timing['one_ms']:.3g} | {timing['each_in_batch_ms']:.3g}"
 
 
 def _verdicts(verdicts: dict[str, Any]) -> str:

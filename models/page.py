@@ -34,14 +34,16 @@ body{margin:0 auto;padding:1rem;max-width:72rem;background:var(--bg);color:var(-
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.2rem;margin:2.2rem 0 .4rem}
 h3{font-size:1rem;margin:0}p{margin:.4rem 0}.soft,figcaption{color:var(--soft);font-size:.875rem}
-.grid2{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr))}
+.grid2{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}
+.pair{grid-template-columns:repeat(auto-fit,minmax(min(100%,28rem),1fr))}.card{min-width:0}
 figure,.card{margin:0;padding:.9rem;background:var(--card);border:1px solid var(--line);
 border-radius:.5rem}
 .verdict{border-left:.3rem solid var(--good)}.verdict.found{border-left-color:var(--bad)}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;width:100%;
 font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--line);
-white-space:nowrap}th:first-child,td:first-child{text-align:left}
+th,td{padding:.3rem .4rem;text-align:right;border-bottom:1px solid var(--line)}
+td{white-space:nowrap}th:first-child,td:first-child{text-align:left;white-space:normal;
+min-width:7rem;padding-left:0}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
 svg{display:block;width:100%;max-width:30rem;height:auto}
 .grid{stroke:var(--line);stroke-width:1}.rule{stroke:var(--line);stroke-width:1;
@@ -109,31 +111,31 @@ def _key(names: Iterable[str]) -> str:
 def _verdicts(audit: dict[str, Any]) -> str:
     cards = []
     for name in _JUDGED:
+        judged = audit["verdicts"][name]
         sides = "".join(
-            f"<p>{escape(audit['verdicts'][name][side]['words'])}</p>"
-            for side in ("under", "over", "distribution")
+            f"<p>{escape(judged[side]['words'])}</p>" for side in ("under", "over", "distribution")
         )
-        found = any(audit["verdicts"][name][side]["found"] for side in ("under", "over"))
-        mark = "verdict found" if found else "verdict"
-        cards.append(f'<div class="card {mark}"><h3>{TITLES[name]}</h3>{sides}</div>')
-    rows = [
-        [
-            TITLES[name] if i == 0 else "",
-            one["figure"],
-            number(one["value"]),
-            number(one["retrained"]),
-            number(one["tolerance"]),
-            str(one["masks"]),
-            one["shows"] or "-",
+        rows = [
+            [
+                one["figure"],
+                number(one["value"]),
+                number(one["retrained"]),
+                number(one["tolerance"]),
+                str(one["masks"]),
+                one["shows"] or "-",
+            ]
+            for one in judged["evidence"]
         ]
-        for name in _JUDGED
-        for i, one in enumerate(audit["verdicts"][name]["evidence"])
-    ]
-    columns = ("", "figure", "value", "retrained", "tolerance", "masks", "shows")
+        evidence = _html_table(
+            ("evidence", "value", "retrained", "tolerance", "masks", "shows"), rows
+        )
+        found = any(judged[side]["found"] for side in ("under", "over"))
+        mark = "verdict found" if found else "verdict"
+        cards.append(f'<div class="card {mark}"><h3>{TITLES[name]}</h3>{sides}{evidence}</div>')
     return (
-        f'<h2>Verdict</h2><div class="grid2">{"".join(cards)}</div>'
-        f"<p class='soft'>The evidence; a distance beyond its tolerance counts.</p>"
-        f"{_html_table(columns, rows)}"
+        f'<h2>Verdict</h2><div class="grid2 pair">{"".join(cards)}</div>'
+        f"<p class='soft'>A distance to retrained networks counts when it is beyond the tolerance, "
+        f"which is never below twice the standard deviation between their own seeds.</p>"
     )
 
 
@@ -149,8 +151,8 @@ def _table(audit: dict[str, Any]) -> str:
                 TITLES[name],
                 f"{row['networks']:,}",
                 f"{retain['mean']:.4f}",
-                f"{gap['mean'] + 0.0:.2f}",
-                f"{worst['retain_gap_points'] + 0.0:.2f}",
+                _points(gap["mean"]),
+                _points(worst["retain_gap_points"]),
                 " ".join(map(str, worst["forget"])),
                 f"{forget['mean']:.5f}",
                 f"{forget['max']:.4f}",
@@ -171,6 +173,10 @@ def _table(audit: dict[str, Any]) -> str:
         "forget loss",
     )
     return f"<h2>Accuracy</h2>{_html_table(columns, rows)}"
+
+
+def _points(gap: float) -> str:
+    return f"{round(gap, 2) + 0.0:.2f}"  # no -0.00
 
 
 def _relearning(audit: dict[str, Any]) -> str:

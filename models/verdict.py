@@ -48,6 +48,7 @@ def verdict(ours: Figures, retrained: Figures) -> dict[str, Any]:
     evidence = []
     for rule in _RULES:
         values, true, title = ours[rule.figure], retrained[rule.figure], rule.title  # (S, E)
+        true = true[:, : values.shape[1]]
         if rule.figure == "relearned":
             values, true, steps = _furthest(values, true)
             title = f"forget accuracy after {steps} relearning steps"
@@ -76,7 +77,7 @@ def verdict(ours: Figures, retrained: Figures) -> dict[str, Any]:
 
 def _furthest(ours: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Return both relearning curves (S, E, steps) where they are furthest apart, (S, E)."""
-    apart = np.nanmean(ours, (0, 1)) - np.nanmean(true[:, : ours.shape[1]], (0, 1))  # (steps,)
+    apart = np.nanmean(ours, (0, 1)) - np.nanmean(true, (0, 1))  # (steps,)
     at = int(np.abs(apart).argmax())
     return ours[..., at], true[..., at], CURVE[at]
 
@@ -103,8 +104,8 @@ def told_apart(ensembles: dict[str, Any], name: str) -> dict[str, Any]:
         "found": found,
         "words": (
             f"Distribution: {n} samples {begin} {n} retrained networks by KLOM on forgotten "
-            f"images, {ours:.3g} nats (noise floor {floor:.3g}; tolerance twice that); forgetting score "
-            f"{score:.3g} (noise floor {best:.3g}), {len(masks)} masks."
+            f"images, {ours:.3g} nats (noise floor {floor:.3g}; tolerance twice that); forgetting "
+            f"score {score:.3g} (noise floor {best:.3g}), {len(masks)} masks."
         ),
     }
 
