@@ -129,7 +129,7 @@ def _verdicts(audit: dict[str, Any]) -> str:
         evidence = _html_table(
             ("evidence", "value", "retrained", "tolerance", "masks", "shows"), rows
         )
-        found = any(judged[side]["found"] for side in ("under", "over"))
+        found = any(judged[side]["found"] for side in ("under", "over", "distribution"))
         mark = "verdict found" if found else "verdict"
         cards.append(f'<div class="card {mark}"><h3>{TITLES[name]}</h3>{sides}{evidence}</div>')
     return (

@@ -12,7 +12,7 @@ from math import floor, log10
 import numpy as np
 
 _WIDE, _HIGH = 340.0, 210.0  # of the drawing's own units; a phone shows it about this wide
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 12.0, 10.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 12.0, 10.0, 34.0
 _ROW = 30.0  # height of one row of a dot plot
 _LABEL = 104.0  # width of its labels
 
