@@ -223,6 +223,42 @@ def train(
     console.print(f"written: {target}", soft_wrap=True)
 
 
+@app.command("audit")
+def audit_generator(
+    name: Annotated[str, typer.Argument(help="a generator that was trained here")],
+    out: Annotated[
+        Path | None, typer.Option(help="where the report goes; default: the generator's folder")
+    ] = None,
+) -> None:
+    """Hold a generator against retrained networks again: audit.json, README.md, audit.html."""
+    from core.catalog import Catalog
+    from models import datasets, generator
+    from models.audit import audit as measure
+    from models.card import write_report
+    from models.material import load_material
+
+    settings = _settings()
+    entry = Catalog(settings.generator_roots).entries.get(name)
+    again = f"hyperforget train {name}"
+    if entry is None:
+        _fail(f"there is no generator {name}; train one with `{again}`")
+    try:
+        loaded = generator.load(entry.folder, settings.data)
+        with _bars() as bar:
+            audited = measure(load_material(loaded, settings.home / "build" / name, bar), bar)
+    except FileNotFoundError as error:
+        _fail(
+            f"{error} not found: an audit needs the networks that {name} was trained on and those "
+            f"it is held against; run `{again}` with this HYPERFORGET_HOME ({settings.home}) first"
+        )
+    except datasets.DataError as error:
+        _fail(str(error))
+    folder = (out or entry.folder).resolve()
+    write_report(folder, name, loaded.config, audited)
+    console.print((folder / "README.md").read_text(), markup=False)
+    console.print(f"written: {folder / 'audit.html'}, audit.json, README.md", soft_wrap=True)
+
+
 KeysFile = Annotated[
     Path | None, typer.Option("--keys", help="trusted keys, saved from GET /keys", dir_okay=False)
 ]

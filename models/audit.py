@@ -2,228 +2,205 @@
 
 Every DiHyFo figure is of the first sample of a mask; nothing is chosen. Zero forget
 accuracy proves little (masking logits has it for free), so the audit also asks how fast a
-forgotten class comes back (relearning) and whether its training images still stand out
-(loss MIA), and puts the same figures of the baselines beside.
+forgotten class comes back (relearning), whether its training images still stand out (MIA),
+what hidden features still tell (linear probe), and whether many samples are distributed as
+many retrained networks are. The same figures of the baselines stand beside.
 """
 
 import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from models import baselines
-from models.classifiers import Classifier, Rows, flatten, pick
-from models.datasets import Dataset, Split
-from models.dihyfo import DiHyFo
-from models.fitting import Fit
-from models.masks import retain_masks
-from models.measure import per_class, sample_losses
+from models.alignment import alignment
+from models.classifiers import Rows
+from models.figures import CURVE, JUDGED, MEMBERS, MIA, Figures, figures, loss_mia
+from models.likeness import compare_ensembles, likeness
+from models.masks import forget_labels, retain_masks
+from models.material import Effort, Material, draw, effort_for, groups, join
 from models.progress import Bar, silent
-from models.reference import Reference
-from models.refinement import Refinement, refine
-from models.sampler import draw_noise, sample
-from models.zoo import REFERENCE_SEED, Zoo
+from models.refinement import Refinement
+from models.sampler import draw_noise
+from models.verdict import told_apart, verdict
+from models.zoo import REFERENCE_SEED
 
-_MIA_MEMBERS = 10_000  # training images looked at; as many as MNIST has test images
-_RELEARN_SEEDS = 3  # batch orders the relearning figure is the mean of
-_BATCH = 200  # masks in one forward pass, for the time per sample
+__all__ = ["audit", "loss_mia"]
+
+_DIGITS = 6  # significant, in the report
 
 
-@dataclass(frozen=True)
-class Material:
-    """What an audit looks at.
+def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[str, Any]:
+    """Measure everything; the result is ``audit.json``.
 
-    Attributes:
-        zoo: the networks DiHyFo learned from.
-        retrained: networks of other seeds, for every forget code and the original's.
-        held_out: the codes DiHyFo never saw.
+    Args:
+        effort: default: what ends within minutes for this classifier.
     """
-
-    classifier: Classifier
-    dataset: Dataset
-    model: DiHyFo
-    steps: int
-    refinement: Refinement
-    zoo: Zoo
-    retrained: Zoo
-    reference: Reference
-    held_out: np.ndarray
-    how: Fit
-
-
-def audit(material: Material, bar: Bar = silent) -> dict[str, Any]:
-    """Measure everything; the result is ``audit.json``."""
-    m = material
+    effort = effort or effort_for(m.classifier, m.dataset)
     masks = retain_masks(m.held_out, m.classifier.classes)  # (E, K)
+    hows = {"dihyfo": m.refinement, "dihyfo_unrefined": replace(m.refinement, steps=0)}
     where = m.retrained.where(m.held_out)
-    seeds = range(len(m.retrained.seeds))
-    original = m.retrained.rows(0, m.retrained.where([0]))
-    first = torch.cat([draw_noise(m.classifier, i, 1) for i in range(len(masks))])  # (E, P)
+    gold = [m.retrained.rows(seed, where) for seed in range(len(m.retrained.seeds))]
     contenders: dict[str, Callable[[], list[Rows]]] = {
-        "retrained": lambda: [m.retrained.rows(s, where) for s in seeds],
-        "dihyfo": lambda: [_draw(m, masks, first, m.refinement)],
-        "dihyfo_unrefined": lambda: [sample(m.model, masks, first, m.steps)],
-        "logit_masking": lambda: [
-            baselines.mask_logits(m.classifier, original, m.dataset.train, masks)
-        ],
+        "retrained": lambda: gold,
+        **{name: partial(_first, m, masks, how) for name, how in hows.items()},
+        **_baselines(m, masks[: effort.attacked]),
+    }
+    truth = np.stack([m.reference.retain_accuracy(int(c)).mean() for c in m.held_out])  # (E,)
+    found: dict[str, Figures] = {}
+    alike: dict[str, Any] = {}
+    with bar("audit: held-out masks", len(contenders) + len(hows) + 1) as advance:
+        for name, build in contenders.items():
+            sets = build()
+            count = len(sets[0][0])
+            found[name] = figures(m, sets, masks[:count], effort)
+            advance()
+            if name in hows:
+                alike[name] = likeness(m, masks, sets[0], gold, hows[name], effort)
+                advance()
+        timing = _timing(m, hows, effort)
+        advance()
+    many = compare_ensembles(m, effort, bar)
+    result = {
+        "split": "test",
+        "held_out_masks": len(masks),
+        "sample": "the first of each mask, nothing chosen",
+        "n": _sizes(m, effort),
+        "rows": {name: _row(m, one, truth) for name, one in found.items()},
+        "verdicts": {
+            name: verdict(found[name], found["retrained"])
+            | {"distribution": told_apart(many, name)}
+            for name in hows
+        },
+        "likeness": alike["dihyfo"],
+        "likeness_unrefined": alike["dihyfo_unrefined"],
+        "ensembles": many,
+        "alignment": alignment(m, effort, bar) if m.prompts else None,
+        "reference": _reference(m),
+        "timing": timing,
+    }
+    rounded: dict[str, Any] = _rounded(result)
+    return rounded
+
+
+def _first(m: Material, masks: Tensor, how: Refinement) -> list[Rows]:
+    """Draw the first sample of each mask, from its own seed."""
+    noise = torch.cat([draw_noise(m.classifier, i, 1) for i in range(len(masks))])  # (E, P)
+    return [draw(m, masks, noise, how)]
+
+
+def _baselines(m: Material, masks: Tensor) -> dict[str, Callable[[], list[Rows]]]:
+    """Return the ways to forget that DiHyFo is held against."""
+    original = m.retrained.rows(0, m.retrained.where([0]))
+    given = (m.classifier, original, m.dataset.train)
+    return {
+        "logit_masking": lambda: [baselines.mask_logits(*given, masks)],
         "fine_tuning": lambda: [
-            baselines.fine_tune(
-                m.classifier, original, m.dataset.train, masks, m.how, REFERENCE_SEED
+            join(
+                [
+                    baselines.fine_tune(*given, masks[at], m.how, REFERENCE_SEED)
+                    for at in groups(m.classifier, len(masks))
+                ]
             )
         ],
         "nearest_mask": lambda: [baselines.nearest_mask(m.zoo, masks)],
     }
-    retrained_retain = torch.tensor(
-        np.stack([m.reference.retain_accuracy(int(c)).mean() for c in m.held_out])
-    )  # (E,)
-    rows, rows_of = {}, {}
-    with bar("audit", len(contenders) + 1) as advance:
-        for name, build in contenders.items():
-            rows_of[name] = build()
-            rows[name] = _row(m, masks, rows_of[name], retrained_retain)
-            advance()
-        likeness = _likeness(m, masks, first, rows_of["dihyfo"][0], rows_of["retrained"])
-        timing = _timing(m)
-        advance()
+
+
+def _sizes(m: Material, effort: Effort) -> dict[str, int]:
+    """Return how many masks, images and seeds figures are of, where it is not all."""
     return {
-        "split": "test",
-        "held_out_masks": len(masks),
-        "sample": "the first of each mask, nothing chosen",
-        "rows": rows,
-        "likeness": likeness,
-        "reference": _reference(m),
-        "timing": timing,
+        "attacked_masks": min(effort.attacked, len(m.held_out)),
+        "probed_masks": min(effort.probed, effort.attacked, len(m.held_out)),
+        "mia_training_images": min(MEMBERS, len(m.dataset.train)),
+        "mia_judged_images": JUDGED,
+        "relearning_seeds": effort.relearn_seeds,
+        "relearning_test_images": min(effort.images, len(m.dataset.test)),
+        "test_images": len(m.dataset.test),
     }
 
 
-def _draw(m: Material, masks: Tensor, noise: Tensor, how: Refinement) -> Rows:
-    """Draw as the service does."""
-    drawn = sample(m.model, masks, noise, m.steps)
-    return refine(m.model, drawn, noise, masks, m.dataset.train, how)
-
-
-def _likeness(
-    m: Material, masks: Tensor, first: Tensor, drawn: Rows, retrained: list[Rows]
-) -> dict[str, Any]:
-    """Compare how far samples lie apart, and what they get wrong, with retrained networks.
-
-    Published weight generators were found to copy their checkpoints or to draw one network
-    again and again: so, distances between two samples of a mask, and from the nearest network
-    of the zoo; and the overlap (IoU) of the retained test images that two networks get wrong.
-    """
-    again = torch.cat([draw_noise(m.classifier, len(masks) + i, 1) for i in range(len(masks))])
-    other = _draw(m, masks, again, m.refinement)
-    ours, others = flatten(drawn), flatten(other)  # (E, P) each
-    theirs = [flatten(rows) for rows in retrained[:2]]
-    wrong = {
-        name: _wrong(m, rows, masks)
-        for name, rows in (("a", drawn), ("b", other), ("c", retrained[0]), ("d", retrained[-1]))
-    }
-    zoo = m.zoo.weights.flatten(0, 1)  # (S * E', P)
-    return {
-        "masks": len(masks),
-        "pair_l2": {
-            "generated": (ours - others).norm(dim=1).mean().item(),
-            "retrained": (theirs[0] - theirs[-1]).norm(dim=1).mean().item(),
-        },
-        "error_set_iou": {
-            "generated_generated": _iou(wrong["a"], wrong["b"]),
-            "generated_retrained": _iou(wrong["a"], wrong["c"]),
-            "retrained_retrained": _iou(wrong["c"], wrong["d"]),
-        },
-        "nearest_checkpoint_l2": {
-            "generated": torch.cdist(ours, zoo).amin(1).mean().item(),
-            "retrained": torch.cdist(theirs[0], zoo).amin(1).mean().item(),
-        },
-    }
-
-
-@torch.inference_mode()
-def _wrong(m: Material, rows: Rows, masks: Tensor) -> Tensor:
-    """Return which retained test images each network gets wrong, (E, N) bool."""
-    test = m.dataset.test
-    found = []
-    for e in range(len(masks)):
-        answers = m.classifier.forward_many(pick(rows, slice(e, e + 1)), test.x).argmax(2)  # (1, N)
-        found.append((answers != test.y) & masks[e : e + 1, test.y])
-    return torch.cat(found)
-
-
-def _iou(a: Tensor, b: Tensor) -> float:
-    """Return the mean overlap of error sets, (E, N) bool; two empty ones overlap wholly."""
-    both, either = (a & b).sum(1), (a | b).sum(1)  # (E,)
-    return torch.where(either == 0, 1.0, both / either.clamp(min=1)).mean().item()
-
-
-def _row(m: Material, masks: Tensor, sets: list[Rows], retrained: Tensor) -> dict[str, Any]:
+def _row(m: Material, found: Figures, truth: np.ndarray) -> dict[str, Any]:
     """Return one contender's figures; with several sets (seeds), each mask's mean over them."""
-    retain, forget, relearned, mia = [], [], [], []
-    for rows in sets:
-        measured = per_class(m.classifier, rows, m.dataset.test)
-        retain.append(measured.over(masks)[0])
-        forget.append(measured.over(~masks)[0])
-        relearned.append(_relearned(m, rows, masks))
-        mia.append(loss_mia(m.classifier, rows, masks, m.dataset))
-    kept, forgot = torch.stack(retain), torch.stack(forget)  # (S, E), (S, E)
-    mean = kept.mean(0)  # (E,)
-    gap = retrained - mean
+    mean = {name: values.mean(0) for name, values in found.items()}  # (E,) each
+    retain, forget = mean["retain_accuracy"], found["forget_accuracy"]
+    gap = 100 * (truth[: len(retain)] - retain)  # (E,)
+    after_4 = mean["relearned"][:, CURVE.index(4)]
+    worst = int(gap.argmax())
     return {
-        "networks": kept.numel(),
+        "networks": found["retain_accuracy"].size,
         "retain_accuracy": {
-            "mean": mean.mean().item(),
-            "p5": mean.quantile(0.05).item(),
-            "worst": mean.min().item(),
+            "mean": float(retain.mean()),
+            "p5": float(np.quantile(retain, 0.05)),
+            "worst": float(retain.min()),
         },
-        "retain_gap_points": {"mean": 100 * gap.mean().item(), "worst": 100 * gap.max().item()},
+        "retain_gap_points": {"mean": float(gap.mean()), "worst": float(gap.max())},
+        "worst_mask": {
+            "forget": list(forget_labels(int(m.held_out[worst]), m.classifier.classes)),
+            "retain_gap_points": float(gap[worst]),
+            "forget_accuracy": float(mean["forget_accuracy"][worst]),
+        },
         "forget_accuracy": {
-            "mean": forgot.mean().item(),
-            "max": forgot.max().item(),
-            "share_at_zero": (forgot == 0).double().mean().item(),
+            "mean": float(forget.mean()),
+            "max": float(forget.max()),
+            "share_at_zero": float((forget == 0).mean()),
         },
-        "forget_accuracy_after_4_relearning_steps": float(np.mean(relearned)),
-        "loss_mia_auc": float(np.mean(mia)),
+        "forget_loss": float(mean["forget_loss"].mean()),
+        "forget_accuracy_after_4_relearning_steps": _mean(after_4),
+        "loss_mia_auc": _mean(mean["loss_auc"]),
+        "relearning": {
+            "steps": list(CURVE),
+            "forget_accuracy": [_mean(column) for column in mean["relearned"].T],
+        },
+        "mia": {name: _mean(mean[name]) for name in MIA},
+        "linear_probe": {"mean": _mean(mean["probe"]), "masks": _count(mean["probe"])},
+        "by_size": _by_size(m, mean, gap, after_4),
     }
 
 
-def _relearned(m: Material, rows: Rows, masks: Tensor) -> float:
-    after = []
-    for seed in range(_RELEARN_SEEDS):
-        relearned = baselines.relearn(m.classifier, rows, m.dataset.train, seed=seed)
-        after.append(per_class(m.classifier, relearned, m.dataset.test).over(~masks)[0].mean())
-    return torch.stack(after).mean().item()
+def _by_size(
+    m: Material, mean: dict[str, np.ndarray], gap: np.ndarray, after_4: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the cheap figures for each number of forgotten classes."""
+    sizes = np.array([len(forget_labels(int(c), m.classifier.classes)) for c in m.held_out])
+    sizes = sizes[: len(gap)]
+    return [
+        {
+            "forgotten": int(size),
+            "masks": int((sizes == size).sum()),
+            "retain_gap_points": _mean(gap[sizes == size]),
+            "forget_accuracy": float(mean["forget_accuracy"][sizes == size].max()),
+            "forget_loss": _mean(mean["forget_loss"][sizes == size]),
+            "relearned": _mean(after_4[sizes == size]),
+            "loss_mia_auc": _mean(mean["loss_auc"][sizes == size]),
+        }
+        for size in np.unique(sizes)
+    ]
 
 
-def loss_mia(classifier: Classifier, rows: Rows, masks: Tensor, dataset: Dataset) -> float:
-    """Return the mean AUC of telling forgotten training from forgotten test images by loss.
-
-    0.5 means that a network treats both alike. Members are the forgotten classes' images
-    among the first 10,000 training images.
-    """
-    members, others = dataset.train.head(_MIA_MEMBERS), dataset.test
-    scores = []
-    for e in range(len(masks)):
-        one = pick(rows, slice(e, e + 1))
-        inside, outside = (_losses(classifier, one, s, ~masks[e]) for s in (members, others))
-        truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
-        # A member is betrayed by its lower loss.
-        scores.append(roc_auc_score(truth, -np.r_[inside, outside]))
-    return float(np.mean(scores))
+def _mean(values: np.ndarray) -> float | None:
+    """Return the mean over the masks that were measured; None if none was."""
+    return float(np.nanmean(values)) if _count(values) else None
 
 
-@torch.inference_mode()
-def _losses(classifier: Classifier, rows: Rows, split: Split, classes: Tensor) -> np.ndarray:
-    """Return one network's losses on a split's samples of some classes (K,) bool."""
-    chosen = classes[split.y]  # (N,)
-    logits = classifier.forward_many(rows, split.x[chosen])  # (1, n, K)
-    losses: np.ndarray = sample_losses(logits, split.y[chosen])[0].numpy()
-    return losses
+def _count(values: np.ndarray) -> int:
+    return int((~np.isnan(values)).sum())
+
+
+def _rounded(value: Any) -> Any:
+    """Round all floats of a report: a client reads it, and it lies in the repository."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def _reference(m: Material) -> dict[str, Any]:
@@ -241,25 +218,29 @@ def _reference(m: Material) -> dict[str, Any]:
     }
 
 
-def _timing(m: Material) -> dict[str, Any]:
+def _timing(m: Material, hows: dict[str, Refinement], effort: Effort) -> dict[str, Any]:
     """Time one retraining, one sample and a batch, on this machine."""
     k = m.classifier.classes
     one = retain_masks(m.held_out[:1], k)
-    many = retain_masks(np.resize(m.held_out, _BATCH), k)
+    many = retain_masks(np.resize(m.held_out, effort.batch), k)
 
-    plain = replace(m.refinement, steps=0)
+    def drawn(masks: Tensor, how: Refinement) -> Callable[[], Rows]:
+        return lambda: draw(m, masks, draw_noise(m.classifier, 0, len(masks)), how)
 
-    def draw(masks: Tensor, how: Refinement = plain) -> None:
-        _draw(m, masks, draw_noise(m.classifier, 0, len(masks)), how)
-
-    draw(one, m.refinement)  # warm up
+    drawn(one, m.refinement)()  # warm up
+    each = {
+        name: {
+            "one_ms": _ms(drawn(one, how), 10),
+            "each_in_batch_ms": _ms(drawn(many, how), 3) / effort.batch,
+        }
+        for name, how in hows.items()
+    }
     return {
         "retrain_one_ms": _ms(
             lambda: baselines.retrain(m.classifier, m.dataset.train, one, m.how, REFERENCE_SEED), 1
         ),
-        "sample_one_ms": _ms(lambda: draw(one), 10),
-        "sample_and_refine_one_ms": _ms(lambda: draw(one, m.refinement), 5),
-        f"sample_each_of_{_BATCH}_ms": _ms(lambda: draw(many), 3) / _BATCH,
+        **each,
+        "batch": effort.batch,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
     }

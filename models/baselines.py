@@ -6,6 +6,8 @@ set and one for the retain set, a batch here holds samples of both, and each net
 them apart by its mask. Optimiser and rate decay are those of retraining, for all alike.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
@@ -296,19 +298,26 @@ def relearn(
     batch: int = 128,
     rate: float = 0.05,
     seed: int = 0,
+    observe: Callable[[int, Rows], None] = lambda step, rows: None,
 ) -> Rows:
     """Train a few SGD steps on *all* classes: what was only hidden comes back fast.
 
     All E networks see the same batches.
+
+    Args:
+        observe: shown the networks before each step, and at last the trained ones.
     """
     rng = torch.Generator().manual_seed(seed)
     rows = [layer.clone().requires_grad_() for layer in rows]
     sgd = torch.optim.SGD(rows, lr=rate)
-    for _ in range(steps):
+    for step in range(steps):
+        observe(step, [layer.detach() for layer in rows])
         index = torch.randint(len(train), (batch,), generator=rng)  # (B,)
         logits = classifier.forward_many(rows, train.x[index])  # (E, B, K)
         loss = sample_losses(logits, train.y[index]).mean(1).sum()
         sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         sgd.step()
-    return [layer.detach() for layer in rows]
+    rows = [layer.detach() for layer in rows]
+    observe(steps, rows)
+    return rows

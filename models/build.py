@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from models import classifiers, generator, training
-from models.audit import Material, audit
-from models.card import card
+from models.audit import audit
+from models.card import write_report
 from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.fitting import Fit
 from models.masks import held_out_codes, proper_codes, training_codes
+from models.material import Material
 from models.progress import Bar, silent
 from models.prompts import support
 from models.reference import measure_reference
@@ -170,6 +171,7 @@ def build(
             reference,
             held_out,
             recipe.fit,
+            prompts=zoo.trajectories is not None,
         )
         audited = audit(material, bar)
     config = generator.write_config(
@@ -188,8 +190,7 @@ def build(
             "seconds": seconds.spent | {"total": round(sum(seconds.spent.values()), 1)},
         },
     )
-    (folder / "audit.json").write_text(json.dumps(audited, indent=1, allow_nan=False) + "\n")
-    (folder / "README.md").write_text(card(name, config, audited))
+    write_report(folder, name, config, audited)
     if own_data is not None:
         shutil.copyfile(own_data, folder / generator.OWN_DATA)
     _publish(folder, target)

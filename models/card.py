@@ -1,6 +1,10 @@
-"""The model card of a generator, written from its measurements."""
+"""The model card of a generator, and all other files that report its measurements."""
 
+import json
+from pathlib import Path
 from typing import Any
+
+from models.page import page
 
 _TITLES = {
     "retrained": "retrained from scratch",
@@ -23,13 +27,10 @@ def card(name: str, config: dict[str, Any], audit: dict[str, Any]) -> str:
     data, classifier, training = config["dataset"], config["classifier"], config["training"]
     reference, timing = audit["reference"], audit["timing"]
     steps = config["sampler"]["steps"]
-    layers = "-".join(str(n) for n in classifier["layers"])
-    network = f"an MLP {layers}" if classifier["kind"] == "mlp" else "a convolutional network"
-    batch = next(key for key in timing if key.startswith("sample_each"))
     return f"""# {name}
 
-Draws the weights of {network} ({classifier["parameters"]:,} weights) for **{data["name"]}**
-that never learned the chosen classes and keeps the others.
+Draws the weights of {_network(classifier)} ({classifier["parameters"]:,} weights)
+for **{data["name"]}** that never learned the chosen classes and keeps the others.
 
 - Classes: {", ".join(config["classes"])}.
 - Data: {data["splits"]}.
@@ -56,19 +57,21 @@ The original reaches {reference["original_accuracy"]:.4f} on all classes; retrai
 {reference["forget_sets"]:,} forget sets, {reference["retrained_retain_accuracy"]:.4f} on the
 retained ones (worst forget set {reference["retrained_retain_accuracy_worst_forget_set"]:.4f}).
 
-| | milliseconds ({timing["threads"]} threads) |
-| --- | --- |
-| retrain one network | {timing["retrain_one_ms"]:.0f} |
-| draw one | {timing["sample_one_ms"]:.1f} |
-| draw one and refine it ({config["refinement"]["steps"]} steps) | \
-{timing["sample_and_refine_one_ms"]:.1f} |
-| draw one, in a batch of {batch.split("_")[3]} | {timing[batch]:.2f} |
+| milliseconds ({timing["threads"]} threads) | one | each of {timing["batch"]} in a batch |
+| --- | --- | --- |
+| retrain | {timing["retrain_one_ms"]:.0f} | |
+| draw | {_took(timing["dihyfo_unrefined"])} |
+| draw and refine ({config["refinement"]["steps"]} steps) | {_took(timing["dihyfo"])} |
+
+{_verdicts(audit["verdicts"])}
 
 {_likeness(audit["likeness"])}
 
 Relearning: SGD, rate 0.05, batches of 128 images of all classes. Loss-MIA: forgotten classes'
 training against test images, 0.5 = alike. Zero forget accuracy alone separates nothing: masking
-logits has it for free.
+logits has it for free. `audit.html` (a page with plots) and `audit.json` have the rest: relearning
+curves, three conventions of membership inference, a linear probe, ensembles against retrained
+ensembles, {_prompts(audit["alignment"])}figures by number of forgotten classes.
 
 ## What this does not prove
 
@@ -77,6 +80,50 @@ an attack it does not run may see more. The generator itself was trained on netw
 every class, so **it still encodes the forgotten classes**: give away drawn weights, not the
 generator.
 """
+
+
+def write_report(folder: Path, name: str, config: dict[str, Any], audit: dict[str, Any]) -> None:
+    """Write ``audit.json``, the card ``README.md`` and the page ``audit.html`` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.json").write_text(json.dumps(audit, indent=1, allow_nan=False) + "\n")
+    (folder / "README.md").write_text(card(name, config, audit))
+    (folder / "audit.html").write_text(page(name, config, audit))
+
+
+def _network(classifier: dict[str, Any]) -> str:
+    """Describe a classifier in a few words."""
+    layers = "-".join(str(n) for n in classifier["layers"])
+    if classifier["kind"] == "mlp":
+        return f"an MLP {layers}"
+    convs = ", ".join(
+        f"{conv['channels']} of {conv['kernel']}x{conv['kernel']}"
+        + (f" stride {conv['stride']}" if conv["stride"] > 1 else "")
+        for conv in classifier["convolutions"]
+    )
+    return f"a CNN (convolutions {convs}; {classifier['then']}; linear {layers})"
+
+
+def _took(timing: dict[str, float]) -> str:
+    return f"{timing['one_ms']:.3g} | {timing['each_in_batch_ms']:.3g}"
+
+
+def _verdicts(verdicts: dict[str, Any]) -> str:
+    lines = []
+    for name, title in (("dihyfo", "As served"), ("dihyfo_unrefined", "Without refinement")):
+        words = " ".join(
+            verdicts[name][side]["words"] for side in ("under", "over", "distribution")
+        )
+        lines.append(f"- **{title}.** {words}")
+    return "\n".join(lines)
+
+
+def _prompts(alignment: dict[str, Any] | None) -> str:
+    """Say how well loss prompts are met."""
+    if alignment is None:
+        return ""
+    kinds = alignment["kinds"]
+    r2 = ", ".join(f"{kind} {kinds[kind]['full']['mean_r2']:.3f}" for kind in kinds)
+    return f"prompt alignment (R2 {r2}), "
 
 
 def _likeness(likeness: dict[str, Any]) -> str:

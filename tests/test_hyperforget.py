@@ -79,6 +79,7 @@ def test_an_own_data_set_becomes_a_served_generator(tmp_path: Path) -> None:
         (["train", "mnist-mlp", "--data", "absent"], "train-images-idx3-ubyte"),
         (["train", "digits-mlp", "--classifier", "mlp:4"], "own classifier"),
         (["train", "my5", "--data", "DATA", "--out", "Bad Name"], "my5"),
+        (["audit", "absent"], "hyperforget train absent"),
         (["demo", "--forget", "3,x"], "3,x"),
         (["demo", "--forget", "3,3"], "a second time"),
     ],

@@ -1,0 +1,168 @@
+"""What an audit looks at, how to find it again, and how much of it each figure takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.classifiers import CNN, Classifier, Rows, pick
+from models.datasets import Dataset
+from models.dihyfo import DiHyFo, Prompt
+from models.fitting import Fit
+from models.generator import Generator
+from models.masks import proper_codes, training_codes
+from models.progress import Bar, silent
+from models.reference import Reference
+from models.refinement import Refinement, refine
+from models.sampler import sample
+from models.zoo import REFERENCE_SEED, Zoo, grow
+
+_SMALL = 5_000  # training images; below, an audit is to take seconds
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many networks each figure is taken of; the report says so beside each.
+
+    Attributes:
+        attacked: held-out masks of the relearning curve, loss-AUC and the baselines.
+        probed: held-out masks of the slower attacks: the three MIA conventions, linear probe.
+        relearn_seeds: batch orders that a relearning curve is the mean of.
+        ensembles: masks with an ensemble each.
+        ensemble: networks of an ensemble.
+        prompted: held-out masks that prompts are tried on.
+        prompted_classes: classes of each mask that get prompts of their own.
+        images: test images of the relearning curve and of prompted networks.
+        batch: masks sampled together, for the time per sample.
+    """
+
+    attacked: int = 1 << 10
+    probed: int = 40
+    relearn_seeds: int = 3
+    ensembles: int = 4
+    ensemble: int = 32
+    prompted: int = 8
+    prompted_classes: int = 1 << 10
+    images: int = 2_000
+    batch: int = 200
+
+
+def effort_for(classifier: Classifier, dataset: Dataset) -> Effort:
+    """Return an effort that ends within minutes on two cores, a minute for small data."""
+    if not isinstance(classifier, CNN):
+        return Effort() if len(dataset.train) > _SMALL else Effort(probed=20, ensemble=16)
+    return Effort(
+        attacked=10,
+        probed=10,
+        relearn_seeds=1,
+        ensembles=2,
+        ensemble=8,
+        prompted=3,
+        prompted_classes=2,
+        images=1_000,
+        batch=20,
+    )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an audit looks at.
+
+    Attributes:
+        steps: network evaluations of one sample.
+        refinement: how the service refines samples.
+        zoo: the networks DiHyFo learned from.
+        retrained: networks of other seeds, for every held-out code and the original's.
+        held_out: the codes DiHyFo never saw.
+        prompts: whether it was trained to answer loss prompts.
+    """
+
+    classifier: Classifier
+    dataset: Dataset
+    model: DiHyFo
+    steps: int
+    refinement: Refinement
+    zoo: Zoo
+    retrained: Zoo
+    reference: Reference
+    held_out: np.ndarray
+    how: Fit
+    prompts: bool
+
+
+def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Material:
+    """Read the networks that a generator was built from and measured against.
+
+    Args:
+        work: its build folder. Networks that it lacks are trained.
+
+    Raises:
+        FileNotFoundError: there is no zoo or no reference in it.
+    """
+    zoo_folder, reference_folder = work / "zoo", work / "reference"
+    for folder in (zoo_folder, reference_folder):
+        if not folder.exists():
+            raise FileNotFoundError(str(folder))
+    recipe = generator.config["training"]["recipe"]
+    classifier, data, k = generator.classifier, generator.dataset, generator.classifier.classes
+    how = Fit(**recipe["fit"])
+    held_out = np.array(generator.config["held_out"])
+    others = proper_codes(k) if recipe["held_out"] is None else held_out
+    seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
+    zoo = grow(
+        *(zoo_folder, classifier, data, training_codes(k, recipe["masks"])),
+        *(range(recipe["zoo_seeds"]), how),
+        traced=recipe["prompt_seeds"],
+        bar=bar,
+    )
+    codes = np.concatenate([[0], others])
+    return Material(
+        classifier,
+        data,
+        generator.model,
+        generator.steps,
+        generator.refinement,
+        zoo,
+        grow(reference_folder, classifier, data, codes, seeds, how, bar=bar),
+        generator.reference,
+        held_out,
+        how,
+        generator.config["prompts"] is not None,
+    )
+
+
+def draw(
+    m: Material, masks: Tensor, noise: Tensor, how: Refinement, prompt: Prompt | None = None
+) -> Rows:
+    """Draw as the service does; everything that is audited comes from here.
+
+    Args:
+        masks: (E, K) bool, true = retained.
+        noise: standard normal, (E, P).
+        how: the refinement; with 0 steps there is none.
+    """
+    parts = []
+    for at in groups(m.classifier, len(masks)):
+        asked = Prompt(prompt.losses[at], prompt.sides[at]) if prompt else None
+        drawn = sample(m.model, masks[at], noise[at], m.steps, asked)
+        parts.append(refine(m.model, drawn, noise[at], masks[at], m.dataset.train, how))
+    return join(parts)
+
+
+def groups(classifier: Classifier, count: int) -> list[slice]:
+    """Return the slices of ``count`` networks that are worth training side by side."""
+    return [
+        slice(start, start + classifier.together) for start in range(0, count, classifier.together)
+    ]
+
+
+def join(parts: list[Rows]) -> Rows:
+    """Return the weight sets of several rows as one."""
+    return [torch.cat(layers) for layers in zip(*parts, strict=True)]
+
+
+def head(rows: Rows, count: int) -> Rows:
+    """Return the first weight sets."""
+    return pick(rows, slice(count))
