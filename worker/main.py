@@ -19,6 +19,7 @@ from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect
 from core.reconciler import Reconciler
 from core.settings import Settings
 from models import generator as generators
+from models.unlearning import ForgetRequest, draw
 from worker.runner import Runner
 
 log = logging.getLogger("hyperforget.worker")
@@ -96,7 +97,10 @@ def load_generators(
     state: dict[str, str | None] = {}
     for entry in Catalog(settings.generator_roots).entries.values():
         try:
-            loaded[entry.id] = generators.load(entry.folder, settings.data), entry
+            generator = generators.load(entry.folder, settings.data)
+            # torch loads its optimisers at their first use, for a second: not at a job's expense.
+            draw(generator, [ForgetRequest((0,), candidates=1, seed=0)])
+            loaded[entry.id] = generator, entry
             state[entry.id] = None
             log.info("serving %s from %s", entry.id, entry.folder)
         except Exception as error:  # a broken folder is not to take the others down
