@@ -21,8 +21,6 @@ from models.masks import MAX_CLASSES, MIN_CLASSES
 
 MNIST_VALIDATION = 5_000  # the last images of the training file
 SOURCES = ("digits", "mnist", "cifar10", "npz")
-# Names that CIFAR-10 goes by, the official ones first: of several the first is read.
-CIFAR_FORMS = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar10", "cifar10-jpeg.zip")
 OWN_VALIDATION = 0.15  # share of an own data set's training samples
 
 
@@ -51,7 +49,7 @@ class Dataset:
 
     Attributes:
         name: what the card and the API call it.
-        source: how a worker finds it again: ``digits``, ``mnist``, ``cifar10`` or ``npz``.
+        source: how a worker finds it again: ``digits``, ``mnist`` or ``npz``.
         scale: what raw pixels are divided by.
         mean, std: of the scaled training pixels.
         shape: of one input before it was flattened; images as (channels, height, width).
@@ -97,16 +95,6 @@ class Dataset:
         }
 
 
-def find(source: str, root: Path | None) -> Path | None:
-    """Return where a data set lies below the folder of all data sets, or would lie."""
-    if root is None:
-        return None
-    if source == "cifar10":
-        places = (root / name for name in CIFAR_FORMS)
-        return next((place for place in places if place.exists()), root)
-    return root / source
-
-
 def load(source: str, path: Path | None) -> Dataset:
     """Load a data set.
 
@@ -121,12 +109,7 @@ def load(source: str, path: Path | None) -> Dataset:
     if source == "digits":
         return load_digits()
     if path is None:
-        raise DataError(
-            f"data set {source!r} needs a path: pass --data, or set HYPERFORGET_DATA and fetch it "
-            f"with `hyperforget data get {source}`"
-            if source in ("mnist", "cifar10")
-            else f"data set {source!r} needs a path: pass --data"
-        )
+        raise DataError(f"data set {source!r} needs a path: pass --data or set HYPERFORGET_DATA")
     if source == "mnist":
         return load_mnist(path)
     if source == "npz":
@@ -288,10 +271,7 @@ def _idx(folder: Path, name: str) -> np.ndarray:
                 content = file.read()
             break
     else:
-        raise DataError(
-            f"{name}[.gz] is not in {folder}: fetch it with `hyperforget data get mnist`, or point "
-            "--data or HYPERFORGET_DATA at it"
-        )
+        raise DataError(f"{name}[.gz] is not in {folder}: point --data or HYPERFORGET_DATA at it")
     zero, kind, dims = struct.unpack_from(">HBB", content)
     shape = struct.unpack_from(f">{dims}I", content, 4)
     start = 4 + 4 * dims

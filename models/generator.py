@@ -129,7 +129,7 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
     if source == "npz":
         path: Path | None = folder / OWN_DATA
     else:
-        path = datasets.find(source, data)
+        path = data / source if data else None
     dataset = datasets.load(source, path)
     if dataset.digest != described["digest"]:
         raise datasets.DataError(

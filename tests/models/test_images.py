@@ -115,26 +115,23 @@ def whole_cifar() -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (60_000, 3072), dtype=np.uint8), np.arange(60_000) % 10
 
 
-def test_binary_and_python_batches_read_alike(tmp_path: Path) -> None:
+def test_binary_batches(tmp_path: Path) -> None:
     x, y = whole_cifar()
-    binary, python = tmp_path / "cifar-10-batches-bin", tmp_path / "cifar-10-batches-py"
+    binary = tmp_path / "cifar-10-batches-bin"
     binary.mkdir()
-    python.mkdir()
     for i in range(6):
         here = slice(10_000 * i, 10_000 * (i + 1))
         name = f"data_batch_{i + 1}" if i < 5 else "test_batch"
         np.c_[y[here].astype(np.uint8), x[here]].tofile(binary / f"{name}.bin")
-        batch = {b"data": x[here], b"labels": y[here].tolist()}
-        (python / name).write_bytes(pickle.dumps(batch, protocol=2))
     one = load_cifar10(binary)
-    assert load_cifar10(python).digest == one.digest
     assert load_cifar10(tmp_path / "cifar10").digest == one.digest  # found beside
     assert one.class_names == CIFAR_CLASSES
     assert (len(one.train), len(one.validation), len(one.test)) == (45_000, 5_000, 10_000)
     assert one.shape == (3, 32, 32)
+    assert one.test.y.tolist() == y[50_000:].tolist()
 
 
-def test_a_pickle_that_asks_for_more_is_refused(tmp_path: Path) -> None:
+def test_pickles_are_refused_unread(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "touched",))
@@ -142,9 +139,18 @@ def test_a_pickle_that_asks_for_more_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}))
-    with pytest.raises(DataError, match="no Python batch"):
+    with pytest.raises(DataError, match="binary version"):
         load_cifar10(folder)
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_format_that_only_a_name_disguises_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "a")
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((6, 5, 3), np.uint8)).save(out, "gif")
+    (tmp_path / "a/train/dog/eps.jpg").write_bytes(out.getvalue())
+    with pytest.raises(DataError, match=r"eps\.jpg"):
+        read_folder(tmp_path / "a")
 
 
 def test_absent_cifar_says_what_to_do(tmp_path: Path) -> None:
