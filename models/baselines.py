@@ -14,7 +14,7 @@ from torch.func import grad, vmap
 
 from models.classifiers import Classifier, Rows, flatten, repeat, unflatten
 from models.datasets import Split
-from models.fitting import Fit, Loss, descend, fit, mean_over
+from models.fitting import Fit, Loss, descend, fit, follow, mean_over
 from models.measure import sample_losses
 from models.zoo import INITIAL_SEED, Zoo
 
@@ -308,16 +308,16 @@ def relearn(
         observe: shown the networks before each step, and at last the trained ones.
     """
     rng = torch.Generator().manual_seed(seed)
-    rows = [layer.clone().requires_grad_() for layer in rows]
-    sgd = torch.optim.SGD(rows, lr=rate)
-    for step in range(steps):
-        observe(step, [layer.detach() for layer in rows])
-        index = torch.randint(len(train), (batch,), generator=rng)  # (B,)
-        logits = classifier.forward_many(rows, train.x[index])  # (E, B, K)
-        loss = sample_losses(logits, train.y[index]).mean(1).sum()
-        sgd.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        sgd.step()
-    rows = [layer.detach() for layer in rows]
-    observe(steps, rows)
-    return rows
+
+    def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
+        return sample_losses(logits, train.y[index]).mean(1).sum()
+
+    return follow(
+        classifier,
+        train,
+        rows,
+        (torch.randint(len(train), (batch,), generator=rng) for _ in range(steps)),
+        loss,
+        lambda free: torch.optim.SGD(free, lr=rate),
+        observe=observe,
+    )

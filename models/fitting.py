@@ -5,7 +5,7 @@ its mask. The same loop retrains, fine-tunes and unlearns: only the starting wei
 masks and the loss differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, cos, pi
 
@@ -118,25 +118,60 @@ def descend(
         loss: given the logits, the positions of the batch in ``split``, and the step.
         free: which weights may change, bool in the form of ``start``; default: all.
     """
-    rng = torch.Generator().manual_seed(seed)
-    rows = [layer.clone().requires_grad_() for layer in start]
-    adam = torch.optim.Adam(rows, lr=how.rate, fused=True)
     total = how.steps(len(split))
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: how.factor(s, total))
+    rng = torch.Generator().manual_seed(seed)
+    passes = (torch.randperm(len(split), generator=rng) for _ in range(how.epochs))
+    return follow(
+        classifier,
+        split,
+        start,
+        (index for order in passes for index in torch.split(order, how.batch)),
+        loss,
+        lambda rows: torch.optim.Adam(rows, lr=how.rate, fused=True),
+        lambda step: how.factor(step, total),
+        free=free,
+        advance=advance,
+        observe=observe,
+    )
+
+
+def follow(
+    classifier: Classifier,
+    split: Split,
+    start: Rows,
+    batches: Iterable[Tensor],
+    loss: Loss,
+    optimiser: Callable[[Rows], torch.optim.Optimizer],
+    factor: Callable[[int], float] = lambda step: 1.0,
+    *,
+    free: Sequence[Tensor | None] | None = None,
+    advance: Callable[[], None] = lambda: None,
+    observe: Callable[[int, Rows], None] = lambda step, rows: None,
+) -> Rows:
+    """Take one step on each batch: the loop that every training here is.
+
+    Args:
+        batches: positions of samples in ``split``, (B,) each.
+        optimiser: made for the rows that are trained.
+        factor: what its rate is multiplied with at a step.
+        free: which weights of a layer may change, of a shape that broadcasts to it; None: all.
+    """
+    rows = [layer.clone().requires_grad_() for layer in start]
+    taking = optimiser(rows)
+    schedule = torch.optim.lr_scheduler.LambdaLR(taking, factor)
     step = 0
-    for _ in range(how.epochs):
-        for index in torch.split(torch.randperm(len(split), generator=rng), how.batch):
-            observe(step, rows)
-            logits = classifier.forward_many(rows, split.x[index])  # (E, B, K)
-            adam.zero_grad()
-            loss(logits, index, step).backward()  # type: ignore[no-untyped-call]
-            if free is not None:
-                for layer, may in zip(rows, free, strict=True):
-                    assert layer.grad is not None
-                    layer.grad.mul_(may)
-            adam.step()
-            schedule.step()
-            step += 1
-            advance()
+    for index in batches:
+        observe(step, rows)
+        logits = classifier.forward_many(rows, split.x[index])  # (E, B, K)
+        taking.zero_grad()
+        loss(logits, index, step).backward()  # type: ignore[no-untyped-call]
+        for layer, may in zip(rows, free or [None] * len(rows), strict=True):
+            if may is not None:
+                assert layer.grad is not None
+                layer.grad.mul_(may)
+        taking.step()
+        schedule.step()
+        step += 1
+        advance()
     observe(step, rows)
     return [layer.detach() for layer in rows]

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.classifiers import Rows, unflatten
 from models.datasets import Split
 from models.dihyfo import DiHyFo
-from models.fitting import masked_loss
+from models.fitting import follow, masked_loss
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,21 @@ def refine(
     if how.steps == 0:
         return rows
     rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        deviation = model.spread_out(unflatten(noise, model.classifier))
-        rows = [
-            (layer + how.spread * apart).requires_grad_()
-            for layer, apart in zip(rows, deviation, strict=True)
-        ]
-    kept = masks.unsqueeze(2).float()  # (E, K, 1)
-    adam = torch.optim.Adam(rows, lr=how.rate, fused=True)
-    for step in range(how.steps):
-        adam.param_groups[0]["lr"] = how.rate * (0.5 + 0.5 * cos(pi * step / how.steps))
-        index = torch.randint(len(train), (how.batch,), generator=rng)  # (B,)
-        logits = model.classifier.forward_many(rows, train.x[index])  # (E, B, K)
-        loss = masked_loss(logits, train.y[index], masks)
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert rows[-1].grad is not None
-        rows[-1].grad.mul_(kept)
-        adam.step()
-    return [layer.detach() for layer in rows]
+    batches = (torch.randint(len(train), (how.batch,), generator=rng) for _ in range(how.steps))
+    deviation = model.spread_out(unflatten(noise, model.classifier))
+    start = [row + how.spread * apart for row, apart in zip(rows, deviation, strict=True)]
+    every: list[Tensor | None] = [None] * (len(rows) - 1)
+
+    def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
+        return masked_loss(logits, train.y[index], masks)
+
+    return follow(
+        model.classifier,
+        train,
+        start,
+        batches,
+        loss,
+        lambda free: torch.optim.Adam(free, lr=how.rate, fused=True),
+        lambda step: 0.5 + 0.5 * cos(pi * step / how.steps),
+        free=[*every, masks.unsqueeze(2).float()],  # (E, K, 1)
+    )
