@@ -6,7 +6,7 @@ that run too: a retain loss of 0.2 has its forget loss, and each class its own. 
 reference seeds and held-out masks. Prompts are validation losses, results are test losses.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from models.masks import forget_labels, retain_masks
 from models.material import Effort, Material, draw, groups
 from models.measure import per_class
 from models.progress import Bar
-from models.sampler import draw_noise
+from models.sampler import first_noise
 from models.training import side_losses
 from models.zoo import INITIAL_SEED, REFERENCE_SEED, checkpoint_steps
 
@@ -136,8 +136,8 @@ def _aligned(m: Material, run: Run, label: int, sides: bool, effort: Effort) -> 
     asked = np.where(same, prompted[:, None], along(of_validation, places))  # (PROMPTS, K)
     alone = np.where(same, asked, np.nan)
     masks = run.mask.expand(PROMPTS, -1)  # (PROMPTS, K)
-    noise = torch.cat([draw_noise(m.classifier, i, 1) for i in range(PROMPTS)])  # (PROMPTS, P)
-    plain = replace(m.refinement, steps=0)
+    noise = first_noise(m.classifier, range(PROMPTS))  # (PROMPTS, P)
+    plain = m.hows["dihyfo_unrefined"]
     reached = {"retrained": along(of_test, places)[:, label]}
     for name, wanted in (("full", asked), ("alone", alone)):
         losses = torch.tensor(wanted, dtype=torch.float32)

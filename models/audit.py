@@ -11,7 +11,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +27,7 @@ from models.masks import forget_labels, retain_masks
 from models.material import Effort, Material, draw, effort_for, groups, join
 from models.progress import Bar, silent
 from models.refinement import Refinement
-from models.sampler import draw_noise
+from models.sampler import draw_noise, first_noise
 from models.verdict import told_apart, verdict
 from models.zoo import REFERENCE_SEED
 
@@ -45,7 +44,7 @@ def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[
     """
     effort = effort or effort_for(m.classifier, m.dataset)
     masks = retain_masks(m.held_out, m.classifier.classes)  # (E, K)
-    hows = {"dihyfo": m.refinement, "dihyfo_unrefined": replace(m.refinement, steps=0)}
+    hows = m.hows
     where = m.retrained.where(m.held_out)
     gold = [m.retrained.rows(seed, where) for seed in range(len(m.retrained.seeds))]
     contenders: dict[str, Callable[[], list[Rows]]] = {
@@ -92,8 +91,7 @@ def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[
 
 def _first(m: Material, masks: Tensor, how: Refinement) -> list[Rows]:
     """Draw the first sample of each mask, from its own seed."""
-    noise = torch.cat([draw_noise(m.classifier, i, 1) for i in range(len(masks))])  # (E, P)
-    return [draw(m, masks, noise, how)]
+    return [draw(m, masks, first_noise(m.classifier, range(len(masks))), how)]
 
 
 def _baselines(m: Material, masks: Tensor) -> dict[str, Callable[[], list[Rows]]]:

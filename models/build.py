@@ -23,13 +23,12 @@ from models.card import write_report
 from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.fitting import Fit
-from models.masks import held_out_codes, proper_codes, training_codes
+from models.masks import held_out_codes, reference_codes, training_codes
 from models.material import Material
 from models.progress import Bar, silent
 from models.prompts import support
 from models.reference import measure_reference
 from models.refinement import Refinement
-from models.regression import regress
 from models.training import Schedule
 from models.zoo import REFERENCE_SEED, Zoo, grow
 
@@ -135,7 +134,7 @@ def build(
     """
     classifier = classifiers.parse(recipe.classifier, dataset.shape, dataset.classes)
     k = dataset.classes
-    held_out = held_out_codes(k)
+    held_out = held_out_codes(k)[: recipe.held_out]
     folder = work / target.name
     folder.mkdir(parents=True, exist_ok=True)
     seconds = _Seconds(work / "seconds.json", recipe, dataset)
@@ -150,10 +149,8 @@ def build(
 
     codes = training_codes(k, recipe.masks)
     zoo = networks("zoo", codes, range(recipe.zoo_seeds), recipe.prompt_seeds)
-    held_out = held_out[: recipe.held_out]
-    others = proper_codes(k) if recipe.held_out is None else held_out
     seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
-    retrained = networks("reference", np.concatenate([[0], others]), seeds)
+    retrained = networks("reference", reference_codes(k, recipe.held_out), seeds)
     with seconds.of("reference"):
         reference = measure_reference(retrained, dataset)
         reference.save(folder / generator.REFERENCE)
@@ -213,8 +210,7 @@ def _trained(
     stamp = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     mark = folder.parent / "dihyfo.stamp"
     if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
-        degree = regress(zoo.masks, zoo.weights.mean(0)).degree
-        return generator.load_model(folder, zoo.classifier, recipe.architecture, degree)
+        return generator.load_model(folder, zoo.classifier, recipe.architecture)
     model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
     shipped = generator.save_model(folder, model)
     mark.write_text(stamp)

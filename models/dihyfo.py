@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.classifiers import Classifier, Rows, unflatten
-from models.regression import Regression, monomials
+from models.regression import Regression, monomials, terms
 
 _PROMPT_FEATURES = 16  # sine and cosine of 7 frequencies, and two kinds
 
@@ -87,9 +87,10 @@ class DiHyFo(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(_Block(architecture) for _ in range(architecture.blocks))
         self.norm = nn.LayerNorm(width)
-        terms = monomials(torch.ones(1, classifier.classes, dtype=torch.bool), degree).shape[1]
         self.register_buffer("scale", torch.ones(len(layers)))
-        self.register_buffer("coefficients", torch.zeros(terms, classifier.parameters))
+        self.register_buffer(
+            "coefficients", torch.zeros(terms(classifier.classes, degree), classifier.parameters)
+        )
         for i, layer in enumerate(layers):
             self.register_buffer(f"spread{i}", torch.zeros(layer.units, layer.fan_in + 1))
 
@@ -158,11 +159,11 @@ class DiHyFo(nn.Module):
         The regression on the mask, (B, K) bool; for networks that are asked for losses, which
         it knows nothing of, its constant term.
         """
-        terms = monomials(masks, self.degree)  # (B, F)
+        bits = monomials(masks, self.degree)  # (B, F)
         if prompt is not None:
             asked = ~prompt.losses.isnan().all(1)  # (B,)
-            terms[:, 1:] *= ~asked[:, None]
-        return unflatten(terms @ self.get_buffer("coefficients"), self.classifier)
+            bits[:, 1:] *= ~asked[:, None]
+        return unflatten(bits @ self.get_buffer("coefficients"), self.classifier)
 
     def standardise(self, rows: Rows, centre: Rows) -> Rows:
         """Return weights as the diffusion sees them."""

@@ -10,13 +10,12 @@ from models import attacks, baselines
 from models.classifiers import Classifier, Rows, pick
 from models.datasets import Dataset, Split
 from models.material import Effort, Material, groups, head
-from models.measure import per_class, sample_losses
+from models.measure import per_class, sample_losses, side_by_side
 
 CURVE = (0, 1, 2, 4, 8, 16)  # SGD steps of the relearning curve
 MIA = ("ssd", "salun", "kodge")
 MEMBERS = 10_000  # training images looked at; as many as MNIST has test images
 JUDGED = 500  # images of a kind that the three attackers learn from, and judge
-_CELLS = 40_000_000  # most numbers held at once
 
 Figures = dict[str, np.ndarray]  # (S, E) each, NaN where a mask was left out
 
@@ -101,7 +100,7 @@ def _attacked(m: Material, rows: Rows, masks: Tensor, effort: Effort) -> dict[st
 @torch.inference_mode()
 def _outputs(classifier: Classifier, rows: Rows, split: Split) -> Iterator[Tensor]:
     """Yield each network's logits on a split, (N, K)."""
-    step = max(1, _CELLS // (len(split) * (classifier.classes + classifier.cells)))
+    step = side_by_side(classifier, len(split))
     for start in range(0, len(rows[0]), step):
         some = pick(rows, slice(start, start + step))
         yield from classifier.forward_many(some, split.x)  # E' of (N, K)

@@ -1,7 +1,7 @@
 """A generator: a trained DiHyFo with all that is needed to answer with it, in one folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.reference import Reference, load_reference
 from models.refinement import Refinement
+from models.regression import degree_of
 
 CONFIG, WEIGHTS, REFERENCE = "generator.json", "weights.safetensors", "reference.npz"
 OWN_DATA = "data.npz"  # an own data set travels with its generator
@@ -61,7 +62,7 @@ def save_model(folder: Path, model: DiHyFo) -> DiHyFo:
         key: value.half() if key in halved else value for key, value in model.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
-    return load_model(folder, model.classifier, model.architecture, model.degree)
+    return load_model(folder, model.classifier, model.architecture)
 
 
 def write_config(
@@ -112,13 +113,12 @@ def load(folder: Path, data: Path | None) -> Generator:
     """
     config = json.loads((folder / CONFIG).read_bytes())
     classifier = from_description(config["classifier"])
-    sizes = {k: v for k, v in config["dihyfo"].items() if k != "parameters"}
-    degree = sizes.pop("degree")
+    sizes = {field.name: config["dihyfo"][field.name] for field in fields(Architecture)}
     dataset = _load_data(folder, config["dataset"], data)
     return Generator(
         folder.name,
         config,
-        load_model(folder, classifier, Architecture(**sizes), degree),
+        load_model(folder, classifier, Architecture(**sizes)),
         dataset,
         load_reference(folder / REFERENCE),
     )
@@ -139,11 +139,10 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
     return dataset
 
 
-def load_model(
-    folder: Path, classifier: Classifier, architecture: Architecture, degree: int
-) -> DiHyFo:
+def load_model(folder: Path, classifier: Classifier, architecture: Architecture) -> DiHyFo:
     """Load the DiHyFo of a folder, in eval mode and single precision."""
-    model = DiHyFo(classifier, architecture, degree)
     state = load_file(folder / WEIGHTS)
+    degree = degree_of(len(state["coefficients"]), classifier.classes)
+    model = DiHyFo(classifier, architecture, degree)
     model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
     return model.eval().requires_grad_(False)

@@ -5,7 +5,6 @@ and again, and a sample that does well may still be told from retraining by many
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from models.material import Effort, Material, draw, groups, head, join
 from models.measure import per_class
 from models.progress import Bar
 from models.refinement import Refinement
-from models.sampler import draw_noise
+from models.sampler import draw_noise, first_noise
 
 ENSEMBLE_SEED = 2_000  # data orders of the ensembles: neither the zoo's nor the references'
 _IMAGES = 500  # of each side whose margins are compared
@@ -42,7 +41,7 @@ def likeness(
     """
     every = len(masks)
     count = min(effort.attacked, every)
-    again = torch.cat([draw_noise(m.classifier, every + i, 1) for i in range(count)])  # (E, P)
+    again = first_noise(m.classifier, range(every, every + count))  # (E, P)
     masks, drawn = masks[:count], head(drawn, count)
     other = draw(m, masks, again, how)
     first, last = head(retrained[0], count), head(retrained[-1], count)
@@ -119,7 +118,6 @@ def compare_ensembles(m: Material, effort: Effort, bar: Bar) -> dict[str, Any]:
         _retrained(m, masks, range(ENSEMBLE_SEED + part * n, ENSEMBLE_SEED + (part + 1) * n), bar)
         for part in range(2)
     ]
-    hows = {"dihyfo": m.refinement, "dihyfo_unrefined": replace(m.refinement, steps=0)}
     found = []
     with bar("audit: ensembles", len(codes)) as advance:
         for e, code in enumerate(codes):
@@ -127,7 +125,7 @@ def compare_ensembles(m: Material, effort: Effort, bar: Bar) -> dict[str, Any]:
             noise = draw_noise(m.classifier, ENSEMBLE_SEED + e, n)  # (N, P)
             true = _seen(m, gold(e), masks[e])
             rows = {"retrained": floor(e)} | {
-                name: draw(m, many, noise, how) for name, how in hows.items()
+                name: draw(m, many, noise, how) for name, how in m.hows.items()
             }
             found.append(
                 {

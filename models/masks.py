@@ -47,6 +47,16 @@ def held_out_codes(classes: int) -> np.ndarray:
     return drawn[: len(codes) // 5]
 
 
+def reference_codes(classes: int, held_out: int | None) -> np.ndarray:
+    """Return the codes that are retrained for reference, the original's 0 the first.
+
+    Args:
+        held_out: only so many of the held-out codes; None: all codes.
+    """
+    codes = proper_codes(classes) if held_out is None else held_out_codes(classes)[:held_out]
+    return np.concatenate([[0], codes])
+
+
 def training_codes(classes: int, count: int | None = None) -> np.ndarray:
     """Return the codes DiHyFo may train on: all that are not held out, and the original's 0.
 

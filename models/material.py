@@ -1,6 +1,6 @@
 """What an audit looks at, how to find it again, and how much of it each figure takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from models.datasets import Dataset
 from models.dihyfo import DiHyFo, Prompt
 from models.fitting import Fit
 from models.generator import Generator
-from models.masks import proper_codes, training_codes
+from models.masks import reference_codes, training_codes
 from models.progress import Bar, silent
 from models.reference import Reference
 from models.refinement import Refinement, refine
@@ -91,6 +91,11 @@ class Material:
     how: Fit
     prompts: bool
 
+    @property
+    def hows(self) -> dict[str, Refinement]:
+        """How the contenders are refined: as the service does, and not at all."""
+        return {"dihyfo": self.refinement, "dihyfo_unrefined": replace(self.refinement, steps=0)}
+
 
 def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Material:
     """Read the networks that a generator was built from and measured against.
@@ -109,7 +114,6 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
     classifier, data, k = generator.classifier, generator.dataset, generator.classifier.classes
     how = Fit(**recipe["fit"])
     held_out = np.array(generator.config["held_out"])
-    others = proper_codes(k) if recipe["held_out"] is None else held_out
     seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
     zoo = grow(
         *(zoo_folder, classifier, data, training_codes(k, recipe["masks"])),
@@ -117,7 +121,7 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
         traced=recipe["prompt_seeds"],
         bar=bar,
     )
-    codes = np.concatenate([[0], others])
+    codes = reference_codes(k, recipe["held_out"])
     return Material(
         classifier,
         data,

@@ -39,11 +39,16 @@ class PerClass:
         return (classes * right).sum(1) / n, (classes * lost).sum(1) / n
 
 
+def side_by_side(classifier: Classifier, samples: int) -> int:
+    """Return how many networks may run on so many samples at once."""
+    return max(1, _CELLS // (samples * (classifier.classes + classifier.cells)))
+
+
 @torch.inference_mode()
 def per_class(classifier: Classifier, rows: Rows, split: Split) -> PerClass:
     """Measure E weight sets, (E, units, fan_in + 1) a layer, on one split."""
     k, sets = classifier.classes, rows[0].shape[0]
-    step = max(1, _CELLS // (len(split) * (k + classifier.cells)))
+    step = side_by_side(classifier, len(split))
     onehot = F.one_hot(split.y, k).double()  # (B, K)
     n = onehot.sum(0)  # (K,)
     right, lost = torch.empty(sets, k).double(), torch.empty(sets, k).double()

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from models.dihyfo import Prompt
 from models.measure import PerClass
-from models.training import side_losses
 from models.zoo import Trajectories
 
 Support = Mapping[str, Sequence[float]]  # "retained", "forgotten": (least, greatest) loss
@@ -49,35 +48,21 @@ class LossPrompt:
         Args:
             mask: (K,) bool, true = retained.
         """
-        losses = torch.full(mask.shape, torch.nan)
-        if self.retain_loss is not None:
-            losses[mask] = self.retain_loss
-        if self.forget_loss is not None:
-            losses[~mask] = self.forget_loss
-        for label, loss in self.class_losses.items():
-            losses[label] = loss
+        losses, about = torch.full(mask.shape, torch.nan), self._about(mask)
+        for name, loss in self.wanted().items():
+            losses[about[name]] = loss
         return losses
 
     def reached(self, measured: PerClass, mask: Tensor) -> dict[str, float]:
         """Return one network's losses by the names of `wanted`."""
-        sides = side_losses(measured.loss.float(), mask[None], measured.n)[0]  # (K,)
-        result = {}
-        for name in self.wanted():
-            if name in ("retain_loss", "forget_loss"):
-                result[name] = sides[mask if name == "retain_loss" else ~mask][0].item()
-            else:
-                result[name] = measured.loss[0, int(name.rpartition(".")[2])].item()
-        return result
+        about = self._about(mask)
+        return {name: measured.over(about[name][None])[1].item() for name in self.wanted()}
 
     def warnings(self, mask: Tensor, support: Support) -> list[str]:
         """Return a sentence for each loss that no network of the zoo had."""
-        sides = {"retain_loss": "retained", "forget_loss": "forgotten"}
-        found = []
+        about, found = self._about(mask), []
         for name, loss in self.wanted().items():
-            if name in sides:
-                side = sides[name]
-            else:
-                side = "retained" if mask[int(name.rpartition(".")[2])] else "forgotten"
+            side = "retained" if mask[about[name]].all() else "forgotten"
             least, greatest = support[side]
             if not least <= loss <= greatest:
                 found.append(
@@ -85,6 +70,12 @@ class LossPrompt:
                     f"{least:.3g} to {greatest:.3g}: expect the nearest of these at best"
                 )
         return found
+
+    def _about(self, mask: Tensor) -> dict[str, Tensor]:
+        """Return the classes that each name of `wanted` is about, (K,) bool."""
+        labels = torch.arange(len(mask))
+        of_class = {f"class_losses.{label}": labels == label for label in self.class_losses}
+        return {"retain_loss": mask, "forget_loss": ~mask} | of_class
 
 
 def stack(prompts: Sequence[LossPrompt], masks: Tensor) -> Prompt:

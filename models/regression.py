@@ -7,6 +7,7 @@ and a DiHyFo that only learns what is missing generalises better to unseen masks
 
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor
@@ -29,6 +30,16 @@ class Regression:
     degree: int
     coefficients: Tensor
     left_out: Tensor
+
+
+def terms(classes: int, degree: int) -> int:
+    """Return the number F of monomials up to a degree."""
+    return sum(comb(classes, size) for size in range(degree + 1))
+
+
+def degree_of(count: int, classes: int) -> int:
+    """Return the degree up to which there are so many monomials."""
+    return next(degree for degree in range(classes + 1) if terms(classes, degree) == count)
 
 
 def monomials(masks: Tensor, degree: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Draw classifier weights from a DiHyFo, many masks at once, in a few steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -18,6 +18,11 @@ def draw_noise(classifier: Classifier, seed: int, count: int) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     # One by one: torch fills a larger tensor with other numbers from the same seed.
     return torch.stack([torch.randn(classifier.parameters, generator=rng) for _ in range(count)])
+
+
+def first_noise(classifier: Classifier, seeds: Iterable[int]) -> Tensor:
+    """Return the noise of each seed's first candidate, (len(seeds), P)."""
+    return torch.cat([draw_noise(classifier, seed, 1) for seed in seeds])
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.masks import proper_codes, retain_masks, training_codes
-from models.regression import monomials, regress
+from models.regression import degree_of, monomials, regress, terms
 
 
 @given(k=st.integers(3, 6), degree=st.integers(0, 3))
@@ -43,3 +43,10 @@ def test_too_few_masks_give_the_mean() -> None:
     found = regress(masks, weights)
     assert found.degree == 0
     torch.testing.assert_close(monomials(masks, 0) @ found.coefficients, found.left_out)
+
+
+@given(k=st.integers(3, 10), degree=st.integers(0, 3))
+def test_the_degree_follows_from_the_number_of_terms(k: int, degree: int) -> None:
+    count = monomials(retain_masks([1], k), degree).shape[1]
+    assert terms(k, degree) == count
+    assert degree_of(count, k) == degree
