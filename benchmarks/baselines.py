@@ -34,12 +34,13 @@ from models.classifiers import Classifier, Rows, repeat
 from models.datasets import DataError, Split
 from models.fitting import Fit, fit
 from models.generator import Generator
-from models.masks import held_out_codes, proper_codes, retain_masks, training_codes
+from models.masks import retain_masks, training_codes
+from models.material import Material, draw, load_material
 from models.measure import per_class
 from models.progress import Advance
-from models.refinement import refine
-from models.sampler import draw_noise, sample
-from models.zoo import REFERENCE_SEED, Zoo, grow
+from models.refinement import Refinement
+from models.sampler import first_noise
+from models.zoo import REFERENCE_SEED, Zoo
 
 TUNING = 12  # forget sets that settings are chosen on
 TIMED = 3  # networks made one at a time, of which the median time is reported
@@ -50,13 +51,16 @@ Forget = Callable[[Tensor], Rows]  # masks (E, K) -> E networks
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all methods work with; ``original`` is one network that knows all classes."""
+class Bench:
+    """What all methods work with.
+
+    Attributes:
+        m: the generator's networks and those it was made from.
+        original: one network that knows all classes.
+    """
 
     generator: Generator
-    how: Fit
-    zoo: Zoo
-    retrained: Zoo
+    m: Material
     original: Rows
     seed: int
 
@@ -98,39 +102,21 @@ class Figures:
         return sum(gap.abs().mean().item() for gap in gaps)
 
 
-def load(name: str, seed: int) -> Material:
+def load(name: str, seed: int) -> Bench:
     """Load a generator, its zoo and its retrained networks, or say what to run first."""
     settings = Settings()
     entry = Catalog(settings.generator_roots).entries.get(name)
-    work = settings.home / "build" / name
-    paths = [work / part for part in ("zoo", "reference")]
     first = f"run `hyperforget train {name}` first, with this HYPERFORGET_HOME ({settings.home})"
     if entry is None:
         sys.exit(f"there is no generator {name}: {first}")
-    absent = [str(path) for path in paths if not path.exists()]
-    if absent:
-        sys.exit(f"{' and '.join(absent)} not found: {first}")
     try:
         loaded = generator.load(entry.folder, settings.data)
+        m = load_material(loaded, settings.home / "build" / name, said)
+    except FileNotFoundError as absent:
+        sys.exit(f"{absent} not found: {first}")
     except DataError as error:
         sys.exit(str(error))
-    recipe = loaded.config["training"]["recipe"]
-    how, k = Fit(**recipe["fit"]), loaded.classifier.classes
-    others = proper_codes(k)
-    if recipe["held_out"] is not None:
-        others = held_out_codes(k)[: recipe["held_out"]]
-    every = np.concatenate([[0], others])
-    grown = partial(grow, classifier=loaded.classifier, dataset=loaded.dataset, how=how, bar=said)
-    zoo = grown(
-        paths[0],
-        codes=training_codes(k, recipe["masks"]),
-        seeds=range(recipe["zoo_seeds"]),
-        traced=recipe["prompt_seeds"],
-    )
-    of_reference = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
-    retrained = grown(paths[1], codes=every, seeds=of_reference)
-    original = retrained.rows(0, retrained.where([0]))
-    return Material(loaded, how, zoo, retrained, original, seed)
+    return Bench(loaded, m, m.retrained.rows(0, m.retrained.where([0])), seed)
 
 
 @contextmanager
@@ -140,19 +126,10 @@ def said(what: str, steps: int) -> Iterator[Advance]:
     yield lambda: None
 
 
-def draw(source: Generator, refined: bool, masks: Tensor) -> Rows:
-    """Return DiHyFo's first sample of each mask, as it is served or without refinement."""
-    noise = torch.cat([draw_noise(source.classifier, i, 1) for i in range(len(masks))])  # (E, P)
-    rows = sample(source.model, masks, noise, source.steps)
-    if not refined:
-        return rows
-    return refine(source.model, rows, noise, masks, source.dataset.train, source.refinement)
-
-
-def methods(m: Material) -> dict[str, Method]:
+def methods(b: Bench) -> dict[str, Method]:
     """Return all methods with what is searched for each."""
-    third = max(1, m.how.epochs // 3)  # passes: a third of what retraining takes
-    given = (m.generator.classifier, m.original, m.generator.dataset.train)
+    third = max(1, b.m.how.epochs // 3)  # passes: a third of what retraining takes
+    given = (b.m.classifier, b.original, b.m.dataset.train)
 
     # Rates, as multiples of retraining's, lie where each method does well on validation; one
     # row for all would end below what fine-tuning wants, or above what SCRUB survives.
@@ -160,10 +137,10 @@ def methods(m: Material) -> dict[str, Method]:
         title: str, way: Callable[..., Rows], times: tuple[float, ...], **choices: tuple[Any, ...]
     ) -> Method:
         def make(zoo: Zoo, passes: int, rate: float, **rest: Any) -> Forget:
-            how = Fit(passes, m.how.batch, rate)
-            return lambda masks: way(*given, masks, how, m.seed, **rest)
+            how = Fit(passes, b.m.how.batch, rate)
+            return lambda masks: way(*given, masks, how, b.seed, **rest)
 
-        rate = tuple(float(f"{m.how.rate * factor:.2g}") for factor in times)
+        rate = tuple(float(f"{b.m.how.rate * factor:.2g}") for factor in times)
         return Method(title, make, grid(rate=rate, **choices))
 
     def tune(
@@ -176,15 +153,20 @@ def methods(m: Material) -> dict[str, Method]:
 
     def noisy(zoo: Zoo, masks: Tensor) -> Rows:
         apart = neighbours.seed_distance(zoo)
-        return neighbours.nearest_plus_noise(zoo, masks, apart, m.seed)
+        return neighbours.nearest_plus_noise(zoo, masks, apart, b.seed)
 
-    def drawn(refined: bool) -> Callable[..., Forget]:
-        return lambda zoo: partial(draw, m.generator, refined)
+    def drawn(how: Refinement) -> Callable[..., Forget]:
+        def first(masks: Tensor) -> Rows:
+            return draw(b.m, masks, first_noise(b.m.classifier, range(len(masks))), how)
 
-    dihyfo = ("zoo", "checkpoints", "dihyfo")
+        return lambda zoo: first
+
+    dihyfo = ("zoo", "dihyfo")
     return {
-        "dihyfo": Method("**DiHyFo**, as served", drawn(True), needs=dihyfo),
-        "dihyfo_unrefined": Method("DiHyFo, not refined", drawn(False), needs=dihyfo),
+        "dihyfo": Method("**DiHyFo**, as served", drawn(b.m.hows["dihyfo"]), needs=dihyfo),
+        "dihyfo_unrefined": Method(
+            "DiHyFo, not refined", drawn(b.m.hows["dihyfo_unrefined"]), needs=dihyfo
+        ),
         "logit_masking": Method(
             "logit masking", lambda zoo: lambda masks: baselines.mask_logits(*given, masks)
         ),
@@ -240,9 +222,9 @@ def grid(**choices: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
     return found
 
 
-def measure(m: Material, rows: Rows, masks: Tensor, split: Split) -> Figures:
+def measure(b: Bench, rows: Rows, masks: Tensor, split: Split) -> Figures:
     """Measure E networks on a split; they relearn on the training split."""
-    classifier, train = m.generator.classifier, m.generator.dataset.train
+    classifier, train = b.m.classifier, b.m.dataset.train
     measured = per_class(classifier, rows, split)
     again = [
         per_class(classifier, baselines.relearn(classifier, rows, train, seed=seed), split)
@@ -252,11 +234,11 @@ def measure(m: Material, rows: Rows, masks: Tensor, split: Split) -> Figures:
     return Figures(measured.over(masks)[0], measured.over(~masks)[0], after)
 
 
-def retrained(m: Material, codes: np.ndarray, split: Split) -> list[Figures]:
+def retrained(b: Bench, codes: np.ndarray, split: Split) -> list[Figures]:
     """Measure the retrained networks of some forget codes, seed by seed."""
-    masks, where = retain_masks(codes, m.generator.classifier.classes), m.retrained.where(codes)
-    seeds = range(len(m.retrained.seeds))
-    return [measure(m, m.retrained.rows(s, where), masks, split) for s in seeds]
+    masks, where = retain_masks(codes, b.m.classifier.classes), b.m.retrained.where(codes)
+    seeds = range(len(b.m.retrained.seeds))
+    return [measure(b, b.m.retrained.rows(s, where), masks, split) for s in seeds]
 
 
 def mean(seeds: list[Figures]) -> Figures:
@@ -268,14 +250,14 @@ def mean(seeds: list[Figures]) -> Figures:
     )
 
 
-def search(m: Material, method: Method, codes: np.ndarray, gold: Figures) -> list[dict[str, Any]]:
+def search(b: Bench, method: Method, codes: np.ndarray, gold: Figures) -> list[dict[str, Any]]:
     """Try every setting on the validation split; the first of the list is the best."""
-    masks = retain_masks(codes, m.generator.classifier.classes)
-    zoo = neighbours.without(m.zoo, codes)
+    masks = retain_masks(codes, b.m.classifier.classes)
+    zoo = neighbours.without(b.m.zoo, codes)
     trials = []
     for setting in method.grid:
         rows = method.make(zoo, **setting)(masks)
-        found = measure(m, rows, masks, m.generator.dataset.validation)
+        found = measure(b, rows, masks, b.m.dataset.validation)
         trials.append(
             {
                 "setting": setting,
@@ -315,19 +297,20 @@ def seconds(way: Forget, masks: Tensor) -> float:
     return float(np.median(took))
 
 
-def run(m: Material, held_out: np.ndarray, tuning: np.ndarray) -> dict[str, dict[str, Any]]:
+def run(b: Bench, held_out: np.ndarray, tuning: np.ndarray) -> dict[str, dict[str, Any]]:
     """Search, then measure and time every method; the retrained networks are the first row."""
-    data, classifier = m.generator.dataset, m.generator.classifier
-    masks, where = retain_masks(held_out, classifier.classes), m.retrained.where(held_out)
-    gold_tuning = mean(retrained(m, tuning, data.validation))
-    of_seeds = retrained(m, held_out, data.test)
+    data, classifier = b.m.dataset, b.m.classifier
+    masks, where = retain_masks(held_out, classifier.classes), b.m.retrained.where(held_out)
+    gold_tuning = mean(retrained(b, tuning, data.validation))
+    of_seeds = retrained(b, held_out, data.test)
     gold = mean(of_seeds)
 
     def again(one: Tensor) -> Rows:
-        return baselines.retrain(classifier, data.train, one, m.how, REFERENCE_SEED)
+        return baselines.retrain(classifier, data.train, one, b.m.how, REFERENCE_SEED)
 
     mias = [
-        loss_mia(classifier, m.retrained.rows(s, where), masks, data) for s in range(len(of_seeds))
+        loss_mia(classifier, b.m.retrained.rows(s, where), masks, data)
+        for s in range(len(of_seeds))
     ]
     rows: dict[str, dict[str, Any]] = {
         "retrained": {
@@ -337,15 +320,15 @@ def run(m: Material, held_out: np.ndarray, tuning: np.ndarray) -> dict[str, dict
             **row(of_seeds, gold, float(np.mean(mias))),
         }
     }
-    spent = m.generator.config["training"]["seconds"]
-    for name, method in methods(m).items():
+    spent = b.generator.config["training"]["seconds"]
+    for name, method in methods(b).items():
         print(f"{method.title}: {len(method.grid)} settings", file=sys.stderr)
-        trials = search(m, method, tuning, gold_tuning) if len(method.grid) > 1 else []
+        trials = search(b, method, tuning, gold_tuning) if len(method.grid) > 1 else []
         began = time.perf_counter()
-        way = method.make(m.zoo, **(trials[0]["setting"] if trials else {}))
+        way = method.make(b.m.zoo, **(trials[0]["setting"] if trials else {}))
         made = time.perf_counter() - began
         networks = way(masks)
-        figures = measure(m, networks, masks, data.test)
+        figures = measure(b, networks, masks, data.test)
         rows[name] = {
             "title": method.title,
             "seconds": seconds(way, masks),
@@ -414,15 +397,15 @@ def main() -> None:
     if options.masks is not None and options.masks < 1:
         parser.error(f"--masks must be 1 or more, got {options.masks}")
 
-    m = load(options.name, options.seed)
-    held_out = np.array(m.generator.config["held_out"])[: options.masks]
-    known = training_codes(m.generator.classifier.classes)[1:]  # without the original's
+    b = load(options.name, options.seed)
+    held_out = np.array(b.generator.config["held_out"])[: options.masks]
+    known = training_codes(b.m.classifier.classes)[1:]  # without the original's
     rng = np.random.default_rng(options.seed)
     tuning = rng.choice(known, min(TUNING, len(known) // 2), replace=False)
-    rows = run(m, held_out, tuning)
+    rows = run(b, held_out, tuning)
     about = (
-        f"n = {len(held_out)} held-out forget sets, {len(m.generator.dataset.test):,} test images, "
-        f"{len(m.retrained.seeds)} retrained networks a set; settings chosen on {len(tuning)} "
+        f"n = {len(held_out)} held-out forget sets, {len(b.m.dataset.test):,} test images, "
+        f"{len(b.m.retrained.seeds)} retrained networks a set; settings chosen on {len(tuning)} "
         f"other sets and the validation split; seed {options.seed}; {platform.machine()}, "
         f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
