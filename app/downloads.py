@@ -1,14 +1,12 @@
 """What a finished job has to hand out."""
 
-import base64
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from app.access import Caller, Downloader
-from app.documents import document, matches
+from app.documents import digest_headers, document, is_known
 from app.jobs import owned
 from app.problems import FieldError, Problem
 from app.services import Services, Use
@@ -70,16 +68,16 @@ def _artifact(
     caller: Caller,
 ) -> Response:
     job = owned(job_id, use, caller)
-    if name not in (job.artifacts or {}):
+    stored = (job.artifacts or {}).get(name)
+    if stored is None:
         detail = f"job {job.id} is {job.status} and has no {name}"
         raise Problem(409, "no-artifact", detail)
-    sha256 = (job.artifacts or {})[name]["sha256"]
+    sha256 = stored["sha256"]
     path = use.store.path(sha256)
     if not path.is_file():
         raise Problem(410, "artifact-gone", f"the {name} of job {job.id} are no longer stored")
-    digest = base64.b64encode(bytes.fromhex(sha256)).decode()
-    headers = {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
-    if matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+    headers = digest_headers(sha256)
+    if is_known(request, headers):
         return Response(status_code=304, headers=headers)
     forgot = "-".join(str(label) for label in job.forget)
     filename = f"{job.generator}-without-{forgot}.{suffix}"

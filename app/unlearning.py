@@ -229,15 +229,13 @@ def _prompt(prompt: LossPrompt, entry: Entry) -> dict[str, Any]:
         raise invalid(FieldError("prompt", f"generator {entry.id!r} was trained without prompts"))
     if prompt.class_losses is None:
         return prompt.model_dump(exclude_none=True)
-    by_label: dict[str, float] = {}
+    known, by_label = entry.class_names, dict[str, float]()
     for name, loss in prompt.class_losses.items():
         where = f"prompt.class_losses.{name}"
-        known = entry.class_names
-        if name in known:
-            label = known.index(name)
-        elif name.isascii() and name.isdigit() and len(name) < 5 and int(name) < len(known):
-            label = int(name)
-        else:
+        label = _label(name, known)
+        if label is None and name.isascii() and name.isdigit() and len(name) < 5:
+            label = _label(int(name), known)  # JSON has no other keys than strings
+        if label is None:
             raise invalid(FieldError(where, f"there is no such class; there are {known}"))
         if str(label) in by_label:
             raise invalid(FieldError(where, "this class is named twice"))
@@ -263,15 +261,19 @@ def _generator(name: str | None, use: Services) -> Entry:
     return known[wanted]
 
 
+def _label(given: int | str, names: Sequence[str]) -> int | None:
+    """Return the label of a class given by label or name, or None if there is no such class."""
+    if isinstance(given, str):
+        return names.index(given) if given in names else None
+    return given if 0 <= given < len(names) else None
+
+
 def _labels(forget: Sequence[Label], names: Sequence[str]) -> list[int]:
     """Turn labels and names into distinct labels, or name what is wrong with which."""
     labels: list[int] = []
     errors = []
     for i, given in enumerate(forget):
-        if isinstance(given, str):
-            label = names.index(given) if given in names else None
-        else:
-            label = given if 0 <= given < len(names) else None
+        label = _label(given, names)
         if label is None:
             known = ", ".join(f"{c} ({name})" for c, name in enumerate(names))
             errors.append(FieldError(f"forget.{i}", f"is not a class; the classes are {known}"))

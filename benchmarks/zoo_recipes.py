@@ -19,6 +19,7 @@ from core.settings import Settings
 from models.baselines import retrain
 from models.classifiers import flatten, parse, unflatten
 from models.datasets import load_mnist
+from models.ensembles import overlap
 from models.fitting import Fit
 from models.masks import proper_codes, retain_masks
 from models.measure import per_class
@@ -59,7 +60,7 @@ def main() -> None:
         for rows in nets[:2]:
             answers = spec.forward_many(rows, dataset.test.x).argmax(2)  # (E, N)
             wrong.append((answers != dataset.test.y) & masks[:, dataset.test.y])
-        iou = ((wrong[0] & wrong[1]).sum(1) / (wrong[0] | wrong[1]).sum(1)).mean()
+        iou = np.mean([overlap(*pair) for pair in zip(*(w.numpy() for w in wrong), strict=True)])
         mean = per_class(spec, unflatten(flat.mean(0), spec), dataset.test).over(masks)[0].mean()
         apart = (flat[0] - flat[1]).norm(dim=1).mean()
         print(

@@ -18,7 +18,7 @@ from core import auditlog, idempotency, tallies
 from core.access import DEFAULT_TENANT
 from core.database import Database
 from core.idempotency import Answer, Once
-from core.states import Status, sources
+from core.states import ENDED, OPEN, Status, sources
 from core.tables import metadata
 
 jobs = sa.Table(
@@ -288,8 +288,7 @@ class Ledger(Database):
 
     def ended(self, job_ids: Iterable[str]) -> set[str]:
         """Return which of some jobs have ended."""
-        over = [status for status in Status if status.ended]
-        query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(over))
+        query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(ENDED))
         with self.read() as connection:
             return set(connection.execute(query).scalars())
 
@@ -492,7 +491,7 @@ class Ledger(Database):
             sa.select(
                 jobs.c.generator, jobs.c.status, sa.func.count(), sa.func.min(jobs.c.created_at)
             )
-            .where(jobs.c.status.in_([status for status in Status if not status.ended]))
+            .where(jobs.c.status.in_(OPEN))
             .group_by(jobs.c.generator, jobs.c.status)
         )
         with self.read() as connection:

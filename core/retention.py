@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from core import auditlog
 from core.artifacts import ArtifactStore
 from core.ledger import Ledger, jobs
-from core.states import Status
+from core.states import ENDED
 
 _BATCH = 200
-_OVER = [status for status in Status if status.ended]
 
 
 @dataclass(frozen=True)
@@ -103,4 +102,4 @@ def _delete_rows(ledger: Ledger, purged: Sequence[tuple[str, str]]) -> None:
 
 def _ended(before: float) -> sa.ColumnElement[bool]:
     # Never null: `not_` of a null is null, and a file of an open job would be doomed.
-    return sa.and_(jobs.c.status.in_(_OVER), sa.func.coalesce(jobs.c.finished_at, before) < before)
+    return sa.and_(jobs.c.status.in_(ENDED), sa.func.coalesce(jobs.c.finished_at, before) < before)

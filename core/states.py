@@ -28,6 +28,10 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 
 
+ENDED = [status for status in Status if status.ended]
+OPEN = [status for status in Status if not status.ended]
+
+
 def sources(target: Status) -> list[Status]:
     """Return the states from which a job may move to ``target``."""
     return [status for status, targets in MOVES.items() if target in targets]

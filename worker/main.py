@@ -98,8 +98,9 @@ def load_generators(
     for entry in Catalog(settings.generator_roots).entries.values():
         try:
             generator = generators.load(entry.folder, settings.data)
-            # torch loads its optimisers at their first use, for a second: not at a job's expense.
-            draw(generator, [ForgetRequest((0,), candidates=1, seed=0)])
+            if not loaded:
+                # A process's first refinement takes a second more: not at a job's expense.
+                draw(generator, [ForgetRequest((0,), candidates=1, seed=0)])
             loaded[entry.id] = generator, entry
             state[entry.id] = None
             log.info("serving %s from %s", entry.id, entry.folder)
