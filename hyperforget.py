@@ -736,9 +736,11 @@ def _show(job: Job, milliseconds: float, held_out: bool) -> None:
     seen = "never trained" if held_out else "was trained"
     console.print(f"DiHyFo {seen} on networks of this forget set")
     retrained = metrics["retrained"]
+    reference = "no network retrained for comparison"
+    if retrained["n"]:
+        reference = f"retrained {retrained['retain_accuracy']:.4f} (mean of {retrained['n']} seeds)"
     console.print(
-        f"retain accuracy {metrics['retain']['accuracy']:.4f}, retrained "
-        f"{retrained['retain_accuracy']:.4f} (mean of {retrained['n']} seeds); "
+        f"retain accuracy {metrics['retain']['accuracy']:.4f}, {reference}; "
         f"forget accuracy {metrics['forget']['accuracy']:.4f}",
         soft_wrap=True,
     )

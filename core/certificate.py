@@ -158,6 +158,9 @@ def summary(certificate: Certificate) -> list[str]:
     names = ", ".join(item["name"] for item in said["request"]["forget"])
     external = said["request"]["external_id"]
     retrained = metrics["retrained"]
+    reference = "no network retrained for comparison"
+    if retrained["n"]:
+        reference = f"retrained {retrained['retain_accuracy']:.4f} (mean of {retrained['n']})"
     return [
         "",
         f"job {said['job']['id']}{f' ({external})' if external else ''}, "
@@ -165,8 +168,7 @@ def summary(certificate: Certificate) -> list[str]:
         f"{said['generator']['id']} without {names}: candidate {drawn['chosen']} of "
         f"{drawn['drawn']} drawn ({drawn['accepted']} accepted), seed {said['request']['seed']}",
         f"forget accuracy {metrics['forget']['accuracy']:.4f} (n = {metrics['forget']['n']}), "
-        f"retain accuracy {metrics['retain']['accuracy']:.4f} (n = {metrics['retain']['n']}), "
-        f"retrained {retrained['retain_accuracy']:.4f} (mean of {retrained['n']})",
+        f"retain accuracy {metrics['retain']['accuracy']:.4f} (n = {metrics['retain']['n']}), {reference}",
     ]
 
 

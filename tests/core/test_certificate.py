@@ -193,6 +193,13 @@ def test_a_certificate_written_in_another_way_still_holds() -> None:
     assert check(pretty).digest == check(envelope).digest
 
 
+def test_the_summary_says_when_nothing_was_retrained_for_comparison() -> None:
+    nothing = {"retrained": {"retain_accuracy": None, "sd": None, "n": 0}}
+    answer = replace(ANSWER, metrics=ANSWER.metrics | nothing)
+    text = "\n".join(certificate.summary(check(issue(answer))))
+    assert "retain accuracy 0.9500 (n = 287), no network retrained for comparison" in text
+
+
 def test_the_summary_names_what_was_done() -> None:
     text = "\n".join(certificate.summary(check(issue())))
     for said in ("ticket-9", "digits-mlp without 3, 7", "seed 5", "retrained 0.9600 (mean of 3)"):
