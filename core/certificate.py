@@ -168,7 +168,8 @@ def summary(certificate: Certificate) -> list[str]:
         f"{said['generator']['id']} without {names}: candidate {drawn['chosen']} of "
         f"{drawn['drawn']} drawn ({drawn['accepted']} accepted), seed {said['request']['seed']}",
         f"forget accuracy {metrics['forget']['accuracy']:.4f} (n = {metrics['forget']['n']}), "
-        f"retain accuracy {metrics['retain']['accuracy']:.4f} (n = {metrics['retain']['n']}), {reference}",
+        f"retain accuracy {metrics['retain']['accuracy']:.4f} (n = {metrics['retain']['n']}), "
+        + reference,
     ]
 
 

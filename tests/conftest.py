@@ -25,8 +25,10 @@ from models.build import Recipe
 from models.datasets import Dataset, load_npz
 from models.dihyfo import Architecture
 from models.fitting import Fit
+from models.masks import training_codes
 from models.refinement import Refinement
 from models.training import Schedule
+from models.zoo import Zoo, grow
 
 torch.set_num_threads(1)
 
@@ -85,6 +87,20 @@ def tiny_folder(
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> generator.Generator:
     return generator.load(tiny_folder, None)
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tiny: generator.Generator, work_folder: Path) -> Zoo:
+    """The zoo that ``tiny`` was trained on, as its build left it."""
+    return grow(
+        work_folder / "zoo",
+        tiny.classifier,
+        tiny.dataset,
+        training_codes(4),
+        range(TINY.zoo_seeds),
+        TINY.fit,
+        traced=TINY.prompt_seeds,
+    )
 
 
 @pytest.fixture(scope="session")

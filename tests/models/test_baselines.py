@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from models.fitting import Fit, fit
 from models.generator import Generator
 from models.masks import retain_masks, training_codes
 from models.measure import PerClass, per_class, sample_losses
-from models.zoo import grow
+from models.zoo import Zoo
 from tests.conftest import TINY
 
 MASKS = retain_masks([1, 6], 4)
@@ -55,20 +54,13 @@ def test_fine_tuning_starts_from_the_original(tiny: Generator) -> None:
     assert 0 < distance < 0.5
 
 
-def test_nearest_mask(tiny: Generator, work_folder: Path) -> None:
-    zoo = grow(
-        work_folder / "zoo",
-        tiny.classifier,
-        tiny.dataset,
-        training_codes(4),
-        range(3),
-        TINY.fit,
-        traced=TINY.prompt_seeds,
-    )
-    rows = baselines.nearest_mask(zoo, retain_masks([1, 3], 4))
-    assert torch.equal(rows[0][0], zoo.rows(0)[0][zoo.where([1])[0]])  # trained on: itself
+def test_nearest_mask(tiny_zoo: Zoo) -> None:
+    rows = baselines.nearest_mask(tiny_zoo, retain_masks([1, 3], 4))
+    assert torch.equal(
+        rows[0][0], tiny_zoo.rows(0)[0][tiny_zoo.where([1])[0]]
+    )  # trained on: itself
     near = [c for c in training_codes(4) if bin(int(c) ^ 3).count("1") == 1]
-    assert any(torch.equal(rows[0][1], zoo.rows(0)[0][i]) for i in zoo.where(near))
+    assert any(torch.equal(rows[0][1], tiny_zoo.rows(0)[0][i]) for i in tiny_zoo.where(near))
 
 
 def test_relearning_brings_forgotten_classes_back(tiny: Generator) -> None:
