@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.classifiers import Classifier, Rows, unflatten
-from models.regression import Regression, monomials, terms
+from models.regression import Regression
 
 _PROMPT_FEATURES = 16  # sine and cosine of 7 frequencies, and two kinds
 
@@ -64,14 +64,16 @@ class DiHyFo(nn.Module):
     Args:
         classifier: whose weights are generated; its layers give the tokens.
         architecture: the size of the transformer.
-        degree: of the regression that weights are centred on.
+        regression: that weights are centred on.
     """
 
-    def __init__(self, classifier: Classifier, architecture: Architecture, degree: int) -> None:
+    def __init__(
+        self, classifier: Classifier, architecture: Architecture, regression: Regression
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.architecture = architecture
-        self.degree = degree
+        self.regression = regression
         width = architecture.width
         layers = classifier.layers
         tokens = sum(layer.units for layer in layers)
@@ -88,9 +90,6 @@ class DiHyFo(nn.Module):
         self.blocks = nn.ModuleList(_Block(architecture) for _ in range(architecture.blocks))
         self.norm = nn.LayerNorm(width)
         self.register_buffer("scale", torch.ones(len(layers)))
-        self.register_buffer(
-            "coefficients", torch.zeros(terms(classifier.classes, degree), classifier.parameters)
-        )
         for i, layer in enumerate(layers):
             self.register_buffer(f"spread{i}", torch.zeros(layer.units, layer.fan_in + 1))
 
@@ -114,9 +113,12 @@ class DiHyFo(nn.Module):
         Returns:
             Standardised clean weights, shaped as ``noisy``.
         """
-        expected = [layer / self.get_buffer("scale")[i] for i, layer in enumerate(centre)]
-        tables = zip(self.read, noisy, self.expect, expected, strict=True)
-        parts = [read(layer) + expect(guess) for read, layer, expect, guess in tables]
+        tables = zip(self.read, noisy, self.expect, centre, self.get_buffer("scale"), strict=True)
+        # On views of one large tensor, matrix products are twice as slow as with a copy.
+        parts = [
+            read(layer.contiguous()) + expect(guess / scale)
+            for read, layer, expect, guess, scale in tables
+        ]  # (B, units, width) each
         classes = torch.arange(masks.shape[1])
         parts[-1] = parts[-1] + self.state[masks.long(), classes]  # (B, K, width)
         if prompt is not None:
@@ -129,24 +131,25 @@ class DiHyFo(nn.Module):
         units = [layer.units for layer in self.classifier.layers]
         split = self.norm(h).split(units, dim=1)
         signal, noise = (s[:, None, None] for s in signal_and_noise(t))  # (B, 1, 1)
-        clean = []
-        for i, (write, part) in enumerate(zip(self.write, split, strict=True)):
-            mean = write(part)  # (B, units, fan_in + 1)
+        clean = [write(part) for write, part in zip(self.write, split, strict=True)]
+        if bool((t == 1).all()):  # noise alone: no deviation to keep
+            return clean
+        for i, mean in enumerate(clean):  # (B, units, fan_in + 1)
             spread = self.get_buffer(f"spread{i}")
             gain = signal * spread / (signal**2 * spread + noise**2 + 1e-8)  # 0 at t = 1
-            clean.append(mean + gain * (noisy[i] - signal * mean))
+            clean[i] = mean + gain * (noisy[i] - signal * mean)
         return clean
 
-    def standardise_on(self, rows: Rows, regression: Regression) -> None:
-        """Take centre, scale and spread from the zoo, (S, E, units, fan_in + 1) a layer.
+    def standardise_on(self, rows: Rows, expected: Rows) -> None:
+        """Take scale and spread from the zoo, (S, E, units, fan_in + 1) a layer.
+
+        The scale is that of what the regression misses, ``expected`` (E, units, fan_in + 1).
 
         The spread is each weight's variance between the seeds of one mask, in
         standardised units. It says how much of a noisy weight's deviation to keep: the
         posterior mean if deviations were Gaussian; the transformer learns the rest. A
         token is wider than the transformer, so the noise cannot pass through it.
         """
-        self.get_buffer("coefficients").copy_(regression.coefficients)
-        expected = unflatten(regression.left_out, self.classifier)  # (E, units, fan_in + 1) a layer
         for i, (layer, centre) in enumerate(zip(rows, expected, strict=True)):
             scale = (layer - centre).square().mean().sqrt()
             self.get_buffer("scale")[i] = scale
@@ -157,13 +160,13 @@ class DiHyFo(nn.Module):
         """Return what weights are centred on, (B, units, fan_in + 1) a layer.
 
         The regression on the mask, (B, K) bool; for networks that are asked for losses, which
-        it knows nothing of, its constant term.
+        it knows nothing of, the mean of the zoo.
         """
-        bits = monomials(masks, self.degree)  # (B, F)
+        flat: Tensor = self.regression(masks)  # (B, P)
         if prompt is not None:
             asked = ~prompt.losses.isnan().all(1)  # (B,)
-            bits[:, 1:] *= ~asked[:, None]
-        return unflatten(bits @ self.get_buffer("coefficients"), self.classifier)
+            flat = torch.where(asked[:, None], self.regression.get_buffer("mean"), flat)
+        return unflatten(flat, self.classifier)
 
     def standardise(self, rows: Rows, centre: Rows) -> Rows:
         """Return weights as the diffusion sees them."""
@@ -175,8 +178,8 @@ class DiHyFo(nn.Module):
     def restore(self, rows: Rows, centre: Rows) -> Rows:
         """Undo `standardise`."""
         return [
-            layer * self.get_buffer("scale")[i] + middle
-            for i, (layer, middle) in enumerate(zip(rows, centre, strict=True))
+            torch.addcmul(middle, layer, scale)
+            for layer, middle, scale in zip(rows, centre, self.get_buffer("scale"), strict=True)
         ]
 
     def spread_out(self, rows: Rows) -> Rows:

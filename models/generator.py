@@ -15,7 +15,7 @@ from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.reference import Reference, load_reference
 from models.refinement import Refinement
-from models.regression import degree_of
+from models.regression import Regression
 
 CONFIG, WEIGHTS, REFERENCE = "generator.json", "weights.safetensors", "reference.npz"
 OWN_DATA = "data.npz"  # an own data set travels with its generator
@@ -57,7 +57,7 @@ def save_model(folder: Path, model: DiHyFo) -> DiHyFo:
     Everything that is measured afterwards is measured on what is shipped.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    halved = {"coefficients", *dict(model.named_parameters())}
+    halved = {"regression.basis", *dict(model.named_parameters())}
     state = {
         key: value.half() if key in halved else value for key, value in model.state_dict().items()
     }
@@ -88,7 +88,7 @@ def write_config(
         "dataset": dataset.describe(),
         "dihyfo": {
             **asdict(model.architecture),
-            "degree": model.degree,
+            "regression_rank": len(model.regression.get_buffer("basis")),
             "parameters": sum(p.numel() for p in model.parameters()),
         },
         "sampler": {"method": "ddim", "steps": steps},
@@ -142,7 +142,8 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
 def load_model(folder: Path, classifier: Classifier, architecture: Architecture) -> DiHyFo:
     """Load the DiHyFo of a folder, in eval mode and single precision."""
     state = load_file(folder / WEIGHTS)
-    degree = degree_of(len(state["coefficients"]), classifier.classes)
-    model = DiHyFo(classifier, architecture, degree)
+    known, rank = state["regression.duals"].shape
+    regression = Regression(known, classifier.classes, rank, classifier.parameters)
+    model = DiHyFo(classifier, architecture, regression)
     model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
     return model.eval().requires_grad_(False)

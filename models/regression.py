@@ -1,83 +1,103 @@
 """Weights by regression on the mask: where DiHyFo starts from.
 
-A weight as a polynomial in the bits of the mask: what each class adds, each pair of classes,
-each triple. It cannot know what a network does with its weights, but it is a good first guess,
-and a DiHyFo that only learns what is missing generalises better to unseen masks (docs/science.md).
+Kernel ridge regression (kriging) over the cube of masks: two masks are the more alike, the fewer
+classes they differ in, at a short and at a long range. It cannot know what a network does with
+its weights, but it is a good first guess, and a DiHyFo that only learns what is missing
+generalises better to unseen masks (docs/science.md).
 """
 
-from dataclasses import dataclass
-from itertools import combinations
-from math import comb
+from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-_DEGREES = (1, 2, 3)
-_RIDGE = 1.0
-
-
-@dataclass(frozen=True)
-class Regression:
-    """A fitted regression.
-
-    Attributes:
-        degree: of the polynomial.
-        coefficients: (F, P) float32.
-        left_out: what it predicts for each mask it was fitted on, had that mask been left out,
-            (E, P) float32.
-    """
-
-    degree: int
-    coefficients: Tensor
-    left_out: Tensor
+# How alike two masks still are for each class they differ in, at short and at long range; how much
+# of the variance is short-ranged; and how much is noise. Leave-one-out chooses.
+_SHORT, _LONG, _SHARE = (0.2, 0.35, 0.5), (0.7, 0.8, 0.9), (0.1, 0.25, 0.5)
+_NOISE = (0.003, 0.01, 0.03, 0.1)
 
 
-def terms(classes: int, degree: int) -> int:
-    """Return the number F of monomials up to a degree."""
-    return sum(comb(classes, size) for size in range(degree + 1))
-
-
-def degree_of(count: int, classes: int) -> int:
-    """Return the degree up to which there are so many monomials."""
-    return next(degree for degree in range(classes + 1) if terms(classes, degree) == count)
-
-
-def monomials(masks: Tensor, degree: int) -> Tensor:
-    """Return the products of up to ``degree`` distinct bits, as -1 and 1, (B, F) float32.
+class Regression(nn.Module):
+    """A fitted regression from masks to weights, through r principal components of the weights.
 
     Args:
-        masks: (B, K) bool.
+        known: masks that it was fitted on, N.
+        rank: principal components, r.
+        parameters: weights of a network, P.
     """
-    signs = 2.0 * masks - 1  # (B, K)
-    k = masks.shape[1]
-    chosen = [c for size in range(1, degree + 1) for c in combinations(range(k), size)]
-    columns = [torch.ones(len(masks)), *(signs[:, list(c)].prod(1) for c in chosen)]
-    return torch.stack(columns, dim=1)
+
+    def __init__(self, known: int, classes: int, rank: int, parameters: int) -> None:
+        super().__init__()
+        self.register_buffer("masks", torch.zeros(known, classes))  # 1 = retained
+        self.register_buffer("kernel", torch.zeros(classes + 1))  # by classes that differ
+        self.register_buffer("duals", torch.zeros(known, rank))
+        self.register_buffer("basis", torch.zeros(rank, parameters))
+        self.register_buffer("mean", torch.zeros(parameters))
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """Return the expected weights of masks (B, K) bool, (B, P)."""
+        apart = _apart(masks, self.get_buffer("masks"))  # (B, N)
+        scores = self.get_buffer("kernel")[apart] @ self.get_buffer("duals")  # (B, r)
+        return torch.addmm(self.get_buffer("mean"), scores, self.get_buffer("basis"))
 
 
-def regress(masks: Tensor, weights: Tensor) -> Regression:
-    """Fit ridge regressions and return the one with the least leave-one-out error.
+def regress(masks: Tensor, weights: Tensor) -> tuple[Regression, Tensor]:
+    """Fit the regression with the least leave-one-out error.
 
     Args:
-        masks: (E, K) bool, each at most once.
-        weights: (E, P), the mean over the seeds of each mask.
+        masks: (N, K) bool, each at most once.
+        weights: of S seeds, (S, N, P).
+
+    Returns:
+        The regression, and what it says of each of its masks had that mask been left out, (N, P).
     """
-    best: tuple[float, Regression] | None = None
-    y = weights.double()  # (E, P)
-    for degree in _DEGREES:
-        x = monomials(masks, degree).double()  # (E, F)
-        if x.shape[1] >= len(x):
-            break
-        inverse = torch.linalg.inv(x.T @ x + _RIDGE * torch.eye(x.shape[1]).double())  # (F, F)
-        coefficients = inverse @ (x.T @ y)  # (F, P)
-        leverage = ((x @ inverse) * x).sum(1, keepdim=True)  # (E, 1)
-        # Leaving a sample out of a linear fit has a closed form (PRESS).
-        missed = (y - x @ coefficients) / (1 - leverage)  # (E, P)
-        error = missed.square().mean().item()
-        if best is None or error < best[0]:
-            found = Regression(degree, coefficients.float(), (y - missed).float())
-            best = (error, found)
-    if best is None:  # too few masks for even the classes' own effects
-        mean = weights.mean(0, keepdim=True)  # (1, P)
-        return Regression(0, mean, mean.expand_as(weights))
-    return best[1]
+    mean = weights.mean((0, 1))  # (P,)
+    scores, basis = _components(weights, mean)  # (N, r), (r, P)
+    apart = _apart(masks, masks)  # (N, N)
+    distances = torch.arange(masks.shape[1] + 1).double()
+    best: tuple[float, Tensor, Tensor, Tensor] | None = None
+    for short, long, share in product(_SHORT, _LONG, _SHARE):
+        kernel = share * short**distances + (1 - share) * long**distances  # (K+1,)
+        values, vectors = torch.linalg.eigh(kernel[apart])  # (N,), (N, N)
+        turned = vectors.T @ scores  # (N, r)
+        for noise in _NOISE:
+            duals = vectors @ (turned / (values + noise)[:, None])  # (N, r)
+            leverage = (vectors.square() / (values + noise)).sum(1)  # (N,)
+            # Leaving a sample out of a kernel regression has a closed form.
+            missed = duals / leverage[:, None]  # (N, r)
+            error = missed.square().sum().item()
+            if best is None or error < best[0]:
+                best = (error, kernel, duals, missed)
+    assert best is not None
+    _, kernel, duals, missed = best
+    found = Regression(len(masks), masks.shape[1], basis.shape[0], basis.shape[1])
+    for name, value in {"masks": masks, "kernel": kernel, "duals": duals}.items():
+        found.get_buffer(name).copy_(value)
+    found.get_buffer("basis").copy_(basis)
+    found.get_buffer("mean").copy_(mean)
+    return found, (mean + (scores - missed).float() @ basis)
+
+
+def _apart(masks: Tensor, others: Tensor) -> Tensor:
+    """Return in how many classes masks (B, K) and others (N, K) differ, (B, N) int64."""
+    ours, theirs = 2.0 * masks - 1, 2.0 * others - 1  # (B, K), (N, K)
+    return ((masks.shape[1] - ours @ theirs.T) / 2).round().long()
+
+
+def _components(weights: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores (N, r) float64 and basis (r, P) of the principal components worth keeping.
+
+    What the others hold is less than what the mean over S seeds still differs by at random.
+    """
+    seeds = len(weights)
+    middle = weights.mean(0) - mean  # (N, P)
+    # By the small side's Gram matrix: P is ten times N.
+    energy, left = torch.linalg.eigh((middle @ middle.T).double())  # (N,), (N, N)
+    energy, left = energy.flip(0).clamp(min=0), left.flip(1)
+    noise = weights.var(0).sum() / seeds if seeds > 1 else torch.tensor(0.0)  # of all N together
+    beyond = energy.sum() - energy.cumsum(0)  # (N,)
+    kept = int((beyond > noise).sum()) + 1
+    kept = max(1, min(kept, int((energy > 1e-9 * energy.sum()).sum())))
+    scale = energy[:kept].sqrt().clamp(min=1e-12)  # (r,)
+    basis = (left[:, :kept] / scale).T.float() @ middle  # (r, P)
+    return left[:, :kept] * scale, basis

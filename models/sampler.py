@@ -51,7 +51,7 @@ def sample(
     times = torch.linspace(1, 0, steps + 1).tolist()
     for now, then in pairwise(times):
         clean = model(x, torch.full((len(masks),), now), masks, centre, prompt)
-        x = _towards(x, clean, now, then)
+        x = _towards(x, clean, now, then) if then else clean
     return model.restore(x, centre)
 
 

@@ -18,7 +18,7 @@ from models.classifiers import Rows, flatten, unflatten
 from models.datasets import Split
 from models.dihyfo import Architecture, DiHyFo, Prompt, no_prompt, signal_and_noise
 from models.progress import Bar, silent
-from models.regression import Regression, regress
+from models.regression import regress
 from models.zoo import Trajectories, Zoo
 
 
@@ -55,10 +55,13 @@ def train(
         images: the training split that the functional loss looks at.
     """
     torch.manual_seed(schedule.seed)
-    regression = regress(zoo.masks, zoo.weights.mean(0))
-    model = DiHyFo(zoo.classifier, architecture, regression.degree)
+    regression, left_out = regress(zoo.masks, zoo.weights)
+    model = DiHyFo(zoo.classifier, architecture, regression)
     seeds = [zoo.rows(seed) for seed in range(len(zoo.seeds))]
-    model.standardise_on([torch.stack(layer) for layer in zip(*seeds, strict=True)], regression)
+    model.standardise_on(
+        [torch.stack(layer) for layer in zip(*seeds, strict=True)],
+        unflatten(left_out, zoo.classifier),
+    )
     average = deepcopy(model).eval().requires_grad_(False)
     adam = torch.optim.AdamW(
         model.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
@@ -66,7 +69,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: _warm_cosine(s, schedule))
     with bar("DiHyFo", schedule.steps) as advance:
         for step in range(schedule.steps):
-            wanted = _draw(zoo, model, regression, schedule)
+            wanted = _draw(zoo, model, left_out, schedule)
             x = images.x[torch.randint(len(images), (schedule.images,))]  # (I, D)
             loss = _loss(model, wanted, x, schedule)
             adam.zero_grad()
@@ -89,7 +92,7 @@ class _Wanted:
     prompt: Prompt
 
 
-def _draw(zoo: Zoo, model: DiHyFo, regression: Regression, schedule: Schedule) -> _Wanted:
+def _draw(zoo: Zoo, model: DiHyFo, left_out: Tensor, schedule: Schedule) -> _Wanted:
     """Draw trained networks without a prompt, and checkpoints with one."""
     trajectories = zoo.trajectories
     checkpoints = int(schedule.prompted * schedule.batch) if trajectories else 0
@@ -98,7 +101,7 @@ def _draw(zoo: Zoo, model: DiHyFo, regression: Regression, schedule: Schedule) -
     network = torch.randint(len(zoo.codes), (trained,))
     weights, masks = zoo.weights[seed, network], zoo.masks[network]
     # Centred on what the regression says without having seen the mask, as for a new one.
-    centre = regression.left_out[network]  # (B, P)
+    centre = left_out[network]  # (B, P)
     prompt = no_prompt(trained, masks.shape[1])
     if trajectories:
         more, more_masks, asked = _draw_checkpoints(trajectories, checkpoints)

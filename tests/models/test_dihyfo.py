@@ -13,18 +13,17 @@ def rows(batch: int) -> list[torch.Tensor]:
     return [torch.randn(batch, layer.units, layer.fan_in + 1) for layer in SPEC.layers]
 
 
-def constant(zoo: list[torch.Tensor]) -> Regression:
-    """A regression that expects the mean of all masks."""
-    mean = flatten([layer.mean((0, 1))[None] for layer in zoo])
-    coefficients = torch.zeros(7, SPEC.parameters)
-    coefficients[0] = mean
-    return Regression(2, coefficients, mean.expand(zoo[0].shape[1], -1))
+def constant(mean: float = 3.0) -> Regression:
+    """A regression that expects the same of all masks."""
+    regression = Regression(2, 3, 1, SPEC.parameters)
+    regression.get_buffer("mean").fill_(mean)
+    return regression
 
 
 def live() -> DiHyFo:
     """A model whose answer depends on its input, as a trained one's does."""
     torch.manual_seed(0)
-    model = DiHyFo(SPEC, SMALL, 2).eval()
+    model = DiHyFo(SPEC, SMALL, constant()).eval()
     for write in model.write:
         torch.nn.init.normal_(write.weight)
     return model
@@ -65,20 +64,22 @@ def test_what_is_not_asked_for_changes_nothing() -> None:
     assert not torch.allclose(asked[0], asked[1])
 
 
-def test_networks_that_are_asked_for_losses_are_centred_on_the_constant() -> None:
+def test_networks_that_are_asked_for_losses_are_centred_on_the_mean() -> None:
     model = live()
-    torch.nn.init.normal_(model.get_buffer("coefficients"))
+    for name in ("kernel", "duals", "basis"):
+        torch.nn.init.normal_(model.regression.get_buffer(name))
     masks = torch.tensor([[True, False, True], [True, True, False]])
     losses = torch.tensor([[torch.nan] * 3, [0.1, 0.2, 3.0]])
     free, asked = flatten(model.centre(masks, Prompt(losses, torch.zeros(2, dtype=torch.bool))))
-    assert torch.equal(free, flatten(model.centre(masks))[0])
-    assert torch.equal(asked, model.get_buffer("coefficients")[0])
+    torch.testing.assert_close(free, flatten(model.centre(masks))[0])
+    assert not torch.allclose(free, asked)
+    assert torch.equal(asked, model.regression.get_buffer("mean"))
 
 
 def test_standardise_and_restore_are_inverse() -> None:
     model = live()
     zoo = [3 + 2 * torch.randn(4, 50, n.units, n.fan_in + 1) for n in SPEC.layers]
-    model.standardise_on(zoo, constant(zoo))
+    model.standardise_on(zoo, [torch.full((50, *layer.shape[2:]), 3.0) for layer in zoo])
     flat = [layer[0] for layer in zoo]
     centre = model.centre(torch.ones(50, 3, dtype=torch.bool))
     standard = model.standardise(flat, centre)
@@ -91,10 +92,10 @@ def test_keeps_deviations_that_seeds_explain_and_drops_noise() -> None:
     # One weight differs between seeds, all others are the same: only there does a
     # nearly clean input tell more than the mask does.
     torch.manual_seed(0)
-    model = DiHyFo(SPEC, SMALL, 2).eval()
+    model = DiHyFo(SPEC, SMALL, constant()).eval()
     zoo = [torch.randn(1, 50, n.units, n.fan_in + 1).repeat(4, 1, 1, 1) for n in SPEC.layers]
     zoo[0][:, :, 0, 0] = torch.randn(4, 50)
-    model.standardise_on(zoo, constant(zoo))
+    model.standardise_on(zoo, [layer.mean((0, 1)).expand(50, -1, -1) for layer in zoo])
     noisy, centre, mask = rows(1), rows(1), torch.ones(1, 3, dtype=torch.bool)
     mean = model(noisy, torch.ones(1), mask, centre)
     near = model(noisy, torch.full((1,), 0.05), mask, centre)

@@ -33,7 +33,7 @@ def test_loads_what_was_measured(tiny: Generator, tiny_folder: Path) -> None:
 def test_ships_half_precision(tiny_folder: Path) -> None:
     with safe_open(tiny_folder / "weights.safetensors", "pt") as file:
         assert file.get_tensor("read.0.weight").dtype == torch.float16
-        assert file.get_tensor("coefficients").dtype == torch.float16
+        assert file.get_tensor("regression.basis").dtype == torch.float16
         assert file.get_tensor("spread0").dtype == torch.float32
 
 
