@@ -37,7 +37,7 @@ def list_jobs(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JobPage:
     """List jobs, newest first."""
-    before = _read_cursor(cursor) if cursor is not None else None
+    before = read_cursor(cursor) if cursor is not None else None
     since = created_after.timestamp() if created_after else None
     until = created_before.timestamp() if created_before else None
     jobs = use.ledger.page(
@@ -46,7 +46,7 @@ def list_jobs(
     more = len(jobs) > limit
     return JobPage(
         items=views(jobs[:limit], use.ledger),
-        next=_write_cursor(jobs[limit - 1].seq) if more else None,
+        next=write_cursor(jobs[limit - 1].seq) if more else None,
     )
 
 
@@ -88,11 +88,17 @@ def owned(job_id: str, use: Services, caller: Caller) -> Job:
     return job
 
 
-def _write_cursor(seq: int) -> str:
+def write_cursor(seq: int) -> str:
+    """Return where the next page goes on."""
     return base64.urlsafe_b64encode(f"before:{seq}".encode()).decode()
 
 
-def _read_cursor(cursor: str) -> int:
+def read_cursor(cursor: str) -> int:
+    """Return the ledger's number in a cursor.
+
+    Raises:
+        Problem: 422, it is none of ours.
+    """
     try:
         word, _, seq = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
         if word == "before" and seq.isascii() and seq.isdigit() and int(seq) < 2**31:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -11,7 +12,9 @@ from pydantic import (
     model_validator,
 )
 
+from core.addresses import MAX_URL, parse
 from core.states import Status
+from core.webhooks import State
 
 MAX_CANDIDATES = 64
 MAX_REFINE_STEPS = 400
@@ -32,6 +35,14 @@ Label = Annotated[
     BeforeValidator(_label),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
 ]
+
+
+def _callback(url: str) -> str:
+    parse(url)
+    return url
+
+
+CallbackUrl = Annotated[str, AfterValidator(_callback)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -114,6 +125,15 @@ class UnlearnRequest(Strict):
         allow_inf_nan=False,
         description="the job fails if it has not ended so soon after it was recorded",
     )
+    callback_url: CallbackUrl | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_URL,
+        pattern=r"^https?://[^\s\\#]+$",
+        description="told when the job has ended, by a signed POST (Standard Webhooks); https, "
+        "to a public address",
+        examples=["https://example.com/hooks/hyperforget"],
+    )
 
 
 class BulkRequest(Strict):
@@ -137,6 +157,7 @@ class Links(BaseModel):
     weights: str | None = None
     report: str | None = None
     certificate: str | None = None
+    deliveries: str | None = None
 
 
 class JobView(BaseModel):
@@ -148,6 +169,7 @@ class JobView(BaseModel):
     forget: list[int]
     request: dict[str, Any]
     external_id: str | None
+    callback_url: str | None
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -170,6 +192,57 @@ class JobPage(BaseModel):
 
     items: list[JobView]
     next: str | None = Field(description="pass as `cursor` for the next page")
+
+
+class DeliveryLinks(BaseModel):
+    """Where to go on from a delivery; absent what is not possible now."""
+
+    job: str
+    replay: str | None
+
+
+class DeliveryView(BaseModel):
+    """The delivery of an event to a callback URL. Times are RFC 3339, UTC."""
+
+    id: str = Field(description="the event's: the `webhook-id` of every attempt")
+    event: str
+    job: str
+    callback_url: str
+    status: State
+    created_at: str
+    attempts: int
+    last_attempt_at: str | None
+    last_status: int | None = Field(description="HTTP status of the last answer, if one came")
+    last_error: str | None
+    next_attempt_at: str | None
+    links: DeliveryLinks
+
+
+class DeliveryPage(BaseModel):
+    """Some deliveries, newest first."""
+
+    items: list[DeliveryView]
+    next: str | None = Field(description="pass as `cursor` for the next page")
+
+
+class Rotation(Strict):
+    """The body of `POST /webhooks/secret`."""
+
+    overlap_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        le=7 * 86_400,
+        allow_inf_nan=False,
+        description="for how long the secrets so far go on signing beside the new one; 0 when "
+        "one has leaked",
+    )
+
+
+class SecretView(BaseModel):
+    """A new signing secret: shown in this answer and never again."""
+
+    secret: str = Field(description="`whsec_` and base64, as Standard Webhooks' libraries take it")
+    overlap_ends_at: str
 
 
 class ClassView(BaseModel):

@@ -7,15 +7,18 @@ from typing import Annotated
 import redis
 from fastapi import Depends, Request
 
+from app.deliverer import Deliverer
 from app.ratelimit import RateLimiter
 from app.waiting import Waiting
 from core.access import Keys
+from core.addresses import Addresses
 from core.artifacts import ArtifactStore
 from core.catalog import Catalog
 from core.ledger import Bounds, Job, Ledger, LiveWorker
 from core.queue import Bell, connect
 from core.reconciler import Reconciler
 from core.settings import Settings
+from core.webhooks import Outbox, Secrets
 
 log = logging.getLogger("hyperforget.app")
 
@@ -33,19 +36,26 @@ class Services:
         self.limiter = RateLimiter(self.redis, settings.queue_url, settings.rate_limit)
         self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
         self.waiting = Waiting(self.ledger)
+        self.addresses = Addresses(settings.webhook_networks)
+        self.outbox = Outbox(self.ledger)
+        self.secrets = Secrets(self.ledger)
         self.store = ArtifactStore(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
             self.ledger, self.bell, settings.reconcile_seconds, settings.max_lost
         )
+        self._deliverer = Deliverer(self.ledger, settings)
 
     def start(self) -> None:
         """Begin what runs in the background."""
         self._reconciler.start()
+        self._deliverer.start()
 
     def close(self) -> None:
         """End it and close all connections."""
+        self._deliverer.stop()
         self._reconciler.stop()
+        self.addresses.close()
         self.redis.close()
         self.ledger.close()
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from app import waiting
+from app import callbacks, waiting
 from app.access import Unlearner
 from app.problems import FieldError, Problem, invalid
 from app.schemas import (
@@ -124,11 +124,13 @@ class _Order:
         self._key = key
         self._content = content
         self._answer = answer
+        self._uncallable: list[FieldError] = []
 
     async def take(self, patience: int) -> Response:
         """Record the jobs, ring, wait if that was asked for, and answer."""
         busy = patience + _SLACK if patience else 0.0
         once = Once(self._key, self._content, busy, self._first) if self._key else None
+        self._uncallable = await callbacks.refusals(self._requests, self._use.addresses)
         recorded = await run_in_threadpool(self._record, once)
         if not recorded.jobs:
             assert recorded.answer is not None
@@ -142,7 +144,7 @@ class _Order:
 
     def _record(self, once: Once | None) -> Recorded:
         use = self._use
-        new = _checked(self._requests, use)
+        new = _checked(self._requests, use, self._uncallable)
         try:
             recorded = use.ledger.record(new, self._tenant, use.bounds, once)
         except Reused:
@@ -192,9 +194,15 @@ def _full(full: Full) -> Problem:
     )
 
 
-def _checked(requests: Mapping[str, UnlearnRequest], use: Services) -> list[NewJob]:
-    """Check requests against the generators, all before any is refused."""
-    new, errors = [], []
+def _checked(
+    requests: Mapping[str, UnlearnRequest], use: Services, found: Sequence[FieldError]
+) -> list[NewJob]:
+    """Check requests against the generators, all before any is refused for this or what was found.
+
+    Raises:
+        Problem: 422.
+    """
+    new, errors = [], [*found]
     for path, body in requests.items():
         try:
             new.append(_new_job(body, use))
@@ -220,7 +228,8 @@ def _new_job(body: UnlearnRequest, use: Services) -> NewJob:
         "deadline_seconds": body.deadline_seconds,
         "request_id": logs.request_id.get(),
     }
-    return NewJob(entry.id, _labels(body.forget, entry.class_names), request, body.external_id)
+    forget = _labels(body.forget, entry.class_names)
+    return NewJob(entry.id, forget, request, body.external_id, body.callback_url)
 
 
 def _prompt(prompt: LossPrompt, entry: Entry) -> dict[str, Any]:

@@ -102,8 +102,11 @@ class Addresses:
         """End, without waiting for names that are being looked up."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def resolve(self, target: Target) -> list[str]:
+    async def resolve(self, host: str, port: int, plain: bool) -> list[str]:
         """Return the addresses of a host, all of which may be called.
+
+        Args:
+            plain: it is for http, not https.
 
         Raises:
             Refused: one of them may not, or there is none.
@@ -111,13 +114,11 @@ class Addresses:
         loop = asyncio.get_running_loop()
         try:
             # As bytes: the name is ASCII already, and Python's own IDNA would choke on some.
-            found = await loop.run_in_executor(
-                self._lookups, _lookup, target.host.encode("ascii"), target.port
-            )
+            found = await loop.run_in_executor(self._lookups, _lookup, host.encode("ascii"), port)
         except (OSError, UnicodeError):
             raise Refused("names a host that can't be found at present") from None
         for address in found:
-            self.check(address, target.plain)
+            self.check(address, plain)
         return found[:_MOST_ADDRESSES]
 
     def check(self, address: str, plain: bool) -> None:

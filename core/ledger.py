@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from core import auditlog, idempotency, tallies
+from core import auditlog, idempotency, tallies, webhooks
 from core.access import DEFAULT_TENANT
 from core.database import Database
 from core.idempotency import Answer, Once
@@ -45,6 +45,7 @@ jobs = sa.Table(
     sa.Column("error", sa.JSON),
     sa.Column("tenant", sa.String(64), nullable=False, server_default="default"),
     sa.Column("deadline_at", sa.Double),
+    sa.Column("callback_url", sa.String(2_048)),
     sa.Index("jobs_status_seq", "status", "seq"),
     sa.Index("jobs_tenant_seq", "tenant", "seq"),
     sa.Index("jobs_status_tenant", "status", "tenant"),
@@ -75,6 +76,8 @@ class Job:
         error: a problem document, once failed.
         tenant: whose it is.
         deadline_at: it fails if it has not ended by then.
+        callback_url: who is told when it ends. Not in ``request``, which reports show: callback
+            addresses may hold secrets.
     """
 
     seq: int
@@ -98,6 +101,7 @@ class Job:
     error: dict[str, Any] | None
     tenant: str
     deadline_at: float | None
+    callback_url: str | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class NewJob:
     forget: Sequence[int]
     request: dict[str, Any]
     external_id: str | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -564,6 +569,7 @@ def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
         "forget": sorted(new.forget),
         "request": new.request,
         "external_id": new.external_id,
+        "callback_url": new.callback_url,
         "created_at": now,
         "attempt": 0,
         "lost": 0,
@@ -612,13 +618,14 @@ def _log_ends(
     rows: Iterable[Row[Any]],
     certify: Callable[[auditlog.Place, float], auditlog.Certified] | None = None,
 ) -> None:
-    """Enter the ends of jobs into the audit log, and keep the certificate of a success.
+    """Note the ends of jobs: outbox, audit log, certificate of a success, tallies.
 
     Comes last in a transaction: who holds the log's end must not wait for a job's row.
     """
     ended = [_job(row) for row in rows]
     if not ended:
         return
+    webhooks.enqueue(connection, ended, time.time())
     place = auditlog.end(connection)
     for job in ended:
         finished = job.finished_at or job.created_at

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core import embedded, logs
+from core import addresses, embedded, logs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED_GENERATORS = REPOSITORY / "generators"
@@ -48,12 +48,25 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(
         5.0, gt=0, description="how often unfinished jobs are rung again"
     )
+    webhook_allow: str = Field(
+        "", description="networks that callback URLs may lead to beside public ones, by commas"
+    )
+    webhook_attempts: int = Field(12, ge=1, le=100, description="made to deliver an event")
+    webhook_retry_seconds: float = Field(
+        5.0, gt=0, description="before the second attempt; three times as long before each further"
+    )
     max_lost: int = Field(5, ge=1, description="workers lost on a job before it fails")
 
     @field_validator("generators", mode="before")
     @classmethod
     def _split_folders(cls, value: object) -> object:
         return [v for v in value.split(os.pathsep) if v] if isinstance(value, str) else value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _check_networks(cls, value: str) -> str:
+        addresses.networks(value)
+        return value
 
     @model_validator(mode="after")
     def _embedded_defaults(self) -> Self:
@@ -69,6 +82,11 @@ class Settings(BaseSettings):
     def queue_url(self) -> str:
         """The Redis URL, or the embedded server's of the home folder."""
         return self.redis_url or embedded.url(self.home)
+
+    @cached_property
+    def webhook_networks(self) -> tuple[addresses.Network, ...]:
+        """Networks that callback URLs may lead to beside public ones."""
+        return addresses.networks(self.webhook_allow)
 
     @cached_property
     def generator_roots(self) -> tuple[Path, ...]:
