@@ -15,6 +15,7 @@ from app.services import Services
 from core.idempotency import answers
 from core.ledger import jobs, workers
 from core.settings import Settings
+from core.webhooks import deliveries
 
 
 class Client(httpx.Client):
@@ -33,11 +34,13 @@ def serve(settings: Settings, address: str = "127.0.0.1") -> Iterator[Client]:
         thread.start()
         while not server.started and thread.is_alive():
             time.sleep(0.01)
-        with Client(base_url=f"http://{address}:{listening.getsockname()[1]}") as client:
-            client.services = app.state.services
-            yield client
-        server.should_exit = True
-        thread.join()
+        try:
+            with Client(base_url=f"http://{address}:{listening.getsockname()[1]}") as client:
+                client.services = app.state.services
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +66,6 @@ def served(app_settings: Settings) -> Iterator[Client]:
 def client(served: Client, redis_client: redis.Redis) -> Client:
     """The running app with an empty ledger and an empty queue."""
     with served.services.ledger.write() as connection:
-        for table in (jobs, workers, answers):
+        for table in (jobs, workers, answers, deliveries):
             connection.execute(table.delete())
     return served

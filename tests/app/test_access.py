@@ -25,6 +25,9 @@ SCOPED = {
     ("GET", "/jobs/{job_id}/weights"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/report"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/certificate"): Scope.ARTIFACTS,
+    ("GET", "/webhooks/deliveries"): Scope.JOBS,
+    ("POST", "/webhooks/deliveries/{delivery_id}/replay"): Scope.UNLEARN,
+    ("POST", "/webhooks/secret"): Scope.ADMIN,
     ("GET", "/metrics"): Scope.ADMIN,
     ("GET", "/generators"): None,
     ("GET", "/generators/{generator_id}"): None,
@@ -59,7 +62,7 @@ def routes(client: Client) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def call(client: Client, method: str, path: str, headers: dict[str, str], **ids: str) -> Any:
-    where = path.format(**{"job_id": "j", "generator_id": "tiny", **ids})
+    where = path.format(**{"job_id": "j", "delivery_id": "d", "generator_id": "tiny", **ids})
     bodies: dict[str, Any] = {
         "/unlearn": {"forget": [1]},
         "/unlearn/bulk": {"requests": [{"forget": [1]}]},
