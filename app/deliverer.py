@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -97,9 +98,10 @@ class Deliverer:
     async def _round(self) -> float:
         """Begin what is due and return after how many seconds to look again."""
         while len(self._sending) < _SLOTS and not self._stop.is_set():
+            looked = time.time()  # what falls due while we look is not to be missed
             held = await self._in_ledger(self._claim)
             if held is None:
-                due = await self._in_ledger(self._outbox.next_due)
+                due = await self._in_ledger(partial(self._outbox.next_due, looked))
                 return _POLL_SECONDS if due is None else min(_POLL_SECONDS, due - time.time())
             task = self._loop.create_task(self._deliver(held))
             self._sending[task] = held
@@ -123,7 +125,7 @@ class Deliverer:
             log.warning("a delivery was not settled: %r", task.exception())
 
     async def _deliver(self, held: Delivery) -> None:
-        composed = await self._in_ledger(lambda: self._compose(held))
+        composed = await self._in_ledger(partial(self._compose, held))
         if composed is None:
             return
         answer: Answer | str
@@ -132,7 +134,7 @@ class Deliverer:
         except Unanswered as error:
             answer = str(error)
         verdict = judge(held, answer, self._settings)
-        await self._in_ledger(lambda: self._outbox.settle(held, verdict))
+        await self._in_ledger(partial(self._outbox.settle, held, verdict))
         # Not the URL: it may hold a secret.
         about = {"job": held.job, "delivery": held.id}
         said = verdict.error or verdict.state

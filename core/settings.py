@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         """The Redis URL, or the embedded server's of the home folder."""
         return self.redis_url or embedded.url(self.home)
 
-    @cached_property
+    @property
     def webhook_networks(self) -> tuple[addresses.Network, ...]:
         """Networks that callback URLs may lead to beside public ones."""
         return addresses.networks(self.webhook_allow)

@@ -191,10 +191,9 @@ class Outbox:
             ).one()
         return _delivery(row)
 
-    def next_due(self) -> float | None:
-        """Return when the next delivery that is not due yet will be, or None."""
-        now = time.time()
-        query = sa.select(sa.func.min(deliveries.c.due_at)).where(deliveries.c.due_at > now)
+    def next_due(self, after: float) -> float | None:
+        """Return when the first delivery that falls due after a time does, or None."""
+        query = sa.select(sa.func.min(deliveries.c.due_at)).where(deliveries.c.due_at > after)
         with self._database.read() as connection:
             found: float | None = connection.execute(query).scalar_one()
         return found

@@ -18,6 +18,8 @@ class Receiver:
         self.script: list[Step] = []
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         self.url = ""
+        self.answering = threading.Event()  # cleared: answers have to wait
+        self.answering.set()
         self._news = threading.Condition()
 
     def note(self, path: str, headers: dict[str, str], body: bytes) -> Step:
@@ -40,6 +42,7 @@ def receiving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             step = receiver.note(self.path, dict(self.headers), body)
+            receiver.answering.wait(PATIENCE)
             status, headers = (step, {}) if isinstance(step, int) else step
             self.send_response(status)
             for name, value in ({"Content-Length": "0"} | headers).items():

@@ -122,11 +122,11 @@ def test_hosts_and_tenants_may_be_left_out(ledger: Ledger, outbox: Outbox) -> No
 
 def test_what_is_due_later_waits(ledger: Ledger, outbox: Outbox) -> None:
     queued(ledger)
-    assert outbox.next_due() is None  # due already
+    assert outbox.next_due(time.time()) is None  # due already
     later = time.time() + 60
     outbox.settle(claimed(outbox), Verdict(State.PENDING, 500, "answered 500", later))
     assert outbox.claim(60) is None
-    assert outbox.next_due() == pytest.approx(later)
+    assert outbox.next_due(time.time()) == pytest.approx(later)
     assert outbox.counts()[State.PENDING] == 1
     assert outbox.counts()[State.GONE] == 0
 
