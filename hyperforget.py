@@ -465,6 +465,7 @@ def unlearn(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     refine_steps: Annotated[int | None, typer.Option(min=0)] = None,
     external_id: Annotated[str | None, typer.Option(help="your own reference")] = None,
+    callback_url: Annotated[str | None, typer.Option(help="told when the job has ended")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="seconds to wait at most")] = 600.0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="file for the weights")] = None,
@@ -483,6 +484,7 @@ def unlearn(
             seed=seed,
             refine_steps=refine_steps,
             external_id=external_id,
+            callback_url=callback_url,
         )
         if out is not None:
             client.save_weights(job, out)
@@ -510,6 +512,60 @@ def jobs(
     console.print(table)
 
 
+webhooks = typer.Typer(
+    help="List and replay deliveries to callback URLs, rotate the secret that signs them.",
+    no_args_is_help=True,
+)
+app.add_typer(webhooks, name="webhooks")
+
+
+@webhooks.command("list")
+def list_deliveries(
+    url: Url = LOCAL,
+    key: Key = None,
+    status: Annotated[
+        str | None, typer.Option(help="pending, sending, delivered, exhausted or gone")
+    ] = None,
+    job: Annotated[str | None, typer.Option(help="a job's id")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="how many, the newest first")] = 20,
+) -> None:
+    """List a service's deliveries."""
+    table = Table("id", "event", "job", "status", "attempts", "next attempt", "last error")
+    with _service(url, key) as client:
+        for one in islice(client.deliveries(min(limit, 200), status=status, job=job), limit):
+            ids = (one["id"], one["event"], one["job"], one["status"], str(one["attempts"]))
+            table.add_row(*ids, one["next_attempt_at"] or "", Text(one["last_error"] or ""))
+    console.print(table)
+
+
+@webhooks.command("replay")
+def replay_delivery(
+    delivery: Annotated[str, typer.Argument(metavar="ID")], url: Url = LOCAL, key: Key = None
+) -> None:
+    """Have an event sent again, under its old id."""
+    with _service(url, key) as client:
+        replayed = client.replay(delivery)
+    console.print(f"{replayed['id']} {replayed['status']}")
+
+
+@webhooks.command("rotate")
+def rotate_secret(
+    url: Url = LOCAL,
+    key: Key = None,
+    overlap: Annotated[
+        str, typer.Option(help="for how long the old secrets sign too; 0h when one leaked")
+    ] = "24h",
+) -> None:
+    """Make a new signing secret and print it: it is shown this once."""
+    seconds = _duration("--overlap", overlap)
+    with _service(url, key) as client:
+        print(client.rotate_secret(seconds))
+    Console(stderr=True).print(
+        f"receivers verify with it from now on; the old secrets sign too for {overlap}",
+        soft_wrap=True,
+    )
+
+
 @app.command()
 def purge(
     older_than: Annotated[str, typer.Option(help="such as 90d, 36h or 2w")],
@@ -520,7 +576,7 @@ def purge(
     from core.artifacts import ArtifactStore
     from core.ledger import Ledger
 
-    seconds = _duration(older_than)
+    seconds = _duration("--older-than", older_than)
     settings = _settings()
     ledger = Ledger(settings.database_url)
     try:
@@ -617,11 +673,11 @@ def _regenerate(certificate: dict[str, Any], content: bytes) -> str:
     )
 
 
-def _duration(text: str) -> float:
+def _duration(option: str, text: str) -> float:
     """Return the seconds of a text such as 90d."""
     number, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not (number.isascii() and number.isdigit() and len(number) < 7):
-        _fail(f"--older-than {text}: write a whole number and h, d or w, such as 90d")
+        _fail(f"{option} {text}: write a whole number and h, d or w, such as 90d")
     return int(number) * _UNITS[unit]
 
 

@@ -170,7 +170,8 @@ class Client:
         Args:
             wait: seconds to wait for the job's end; None: return at once.
             options: further fields of `POST /unlearn`: generator, candidates, seed, require,
-                refine_steps, external_id and so on; those that are None are left out.
+                refine_steps, external_id, callback_url and so on; those that are None are left
+                out.
 
         Raises:
             Problem: the request was refused.
@@ -211,17 +212,34 @@ class Client:
         Args:
             filters: status, generator, external_id and so on.
         """
-        params = {"limit": page_size} | {k: v for k, v in filters.items() if v is not None}
-        while True:
-            page = self._send("GET", "/jobs", params=params).json()
-            yield from map(_job, page["items"])
-            if page["next"] is None:
-                return
-            params["cursor"] = page["next"]
+        return map(_job, self._pages("/jobs", page_size, filters))
 
     def cancel(self, job: Job | str) -> Job:
         """Cancel a queued or running job."""
         return _job(self._send("POST", f"{_path(_id(job))}/cancel").json())
+
+    def deliveries(self, page_size: int = 100, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Yield deliveries to callback URLs, the newest first.
+
+        Args:
+            filters: status, job.
+        """
+        return self._pages("/webhooks/deliveries", page_size, filters)
+
+    def replay(self, delivery_id: str) -> dict[str, Any]:
+        """Have an event sent again, whatever became of it; return its delivery."""
+        path = f"/webhooks/deliveries/{quote(delivery_id, safe='')}/replay"
+        replayed: dict[str, Any] = self._send("POST", path).json()
+        return replayed
+
+    def rotate_secret(self, overlap_seconds: float = 86_400.0) -> str:
+        """Make a new signing secret for webhooks and return it; it can't be asked for again.
+
+        Args:
+            overlap_seconds: for how long the secrets so far go on signing beside it.
+        """
+        body = {"overlap_seconds": overlap_seconds}
+        return str(self._send("POST", "/webhooks/secret", json=body).json()["secret"])
 
     def generators(self) -> list[dict[str, Any]]:
         """Return what can be unlearned from."""
@@ -256,6 +274,17 @@ class Client:
     def keys(self) -> bytes:
         """Return the public keys that certificates are signed with."""
         return self._download("/keys")
+
+    def _pages(
+        self, path: str, page_size: int, filters: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        params = {"limit": page_size} | {k: v for k, v in filters.items() if v is not None}
+        while True:
+            page = self._send("GET", path, params=params).json()
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            params["cursor"] = page["next"]
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Send a request, again where that may help, and return its good answer."""

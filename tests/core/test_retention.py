@@ -11,6 +11,7 @@ from core.artifacts import ArtifactStore
 from core.ledger import Job, Ledger, NewJob, Outcome, jobs
 from core.retention import Purged, purge
 from core.states import Status
+from core.webhooks import Outbox
 
 OLD, CUTOFF = 1_000.0, 2_000.0  # seconds since the epoch
 
@@ -125,3 +126,15 @@ def test_jobs_that_failed_or_were_canceled_go_too(ledger: Ledger, store: Artifac
     ledger.finish(held, Outcome(Status.FAILED))
     assert purge(ledger, store, time.time() + 1) == Purged(2, 0, 0)
     assert [job.id for job in ledger.page(10)] == [running.id]
+
+
+def test_deliveries_go_with_their_jobs(ledger: Ledger, store: ArtifactStore) -> None:
+    old, young = (
+        ledger.record([NewJob("g", [1], {}, None, "https://example.com/")]).jobs[0] for _ in "ab"
+    )
+    for job in (old, young):
+        ledger.cancel(job.id)
+    with ledger.write() as connection:
+        connection.execute(sa.update(jobs).where(jobs.c.id == old.id).values(finished_at=OLD))
+    assert purge(ledger, store, CUTOFF).jobs == 1
+    assert [d.job for d in Outbox(ledger).page("default", 10)] == [young.id]
