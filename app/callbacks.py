@@ -15,7 +15,7 @@ _MOST_NAMES = 10  # of one bulk request
 
 
 async def refusals(
-    requests: Mapping[str, UnlearnRequest], addresses: Addresses
+    requests: Mapping[str, UnlearnRequest], addresses: Addresses, tenant: str
 ) -> list[FieldError]:
     """Return what is wrong with the addresses that requests want called.
 
@@ -31,16 +31,16 @@ async def refusals(
     if len(distinct) > _MOST_NAMES:
         where = next(path for path, target in targets.items() if target == distinct[_MOST_NAMES])
         return [FieldError(where, f"is on one more host: a request may name {_MOST_NAMES}")]
-    said = await asyncio.gather(*(_refusal(target, addresses) for target in distinct))
+    said = await asyncio.gather(*(_refusal(target, addresses, tenant) for target in distinct))
     refused = dict(zip(distinct, said, strict=True))
     found = ((path, refused[target]) for path, target in targets.items())
     return [FieldError(path, detail) for path, detail in found if detail is not None][:10]
 
 
-async def _refusal(target: Target, addresses: Addresses) -> str | None:
+async def _refusal(target: Target, addresses: Addresses, tenant: str) -> str | None:
     try:
         async with asyncio.timeout(_SECONDS):
-            await addresses.resolve(*target)
+            await addresses.resolve(*target, tenant)
     except Refused as refused:
         return str(refused)
     except TimeoutError:

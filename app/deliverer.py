@@ -85,7 +85,7 @@ class Deliverer:
             pause = _POLL_SECONDS
             try:
                 pause = await self._round()
-            except SQLAlchemyError as error:  # this thread must outlive whatever is down
+            except Exception as error:  # this thread must outlive whatever is down
                 log.warning("could not look for deliveries, will try again: %r", error)
             try:
                 async with asyncio.timeout(pause):
@@ -125,14 +125,19 @@ class Deliverer:
             log.warning("a delivery was not settled: %r", task.exception())
 
     async def _deliver(self, held: Delivery) -> None:
-        composed = await self._in_ledger(partial(self._compose, held))
-        if composed is None:
-            return
         answer: Answer | str
         try:
+            composed = await self._in_ledger(partial(self._compose, held))
+            if composed is None or time.time() - (held.tried_at or 0.0) > _LEASE_SECONDS / 2:
+                return  # purged; or the ledger was so slow that the lease might not last
             answer = await self._poster.post(held.url, *composed)
         except Unanswered as error:
             answer = str(error)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # else it would be tried for ever
+            log.warning("could not send %s: %r", held.id, error)
+            answer = "the service failed on it; its log names the cause"
         verdict = judge(held, answer, self._settings)
         await self._in_ledger(partial(self._outbox.settle, held, verdict))
         # Not the URL: it may hold a secret.
@@ -168,10 +173,10 @@ def payload(event: str, job: Job) -> str:
     return text
 
 
-def signed(identity: str, body: str, secrets: list[str]) -> dict[str, str]:
+def signed(identity: str, body: str, keys: list[str]) -> dict[str, str]:
     """Return the headers of an attempt made now, with a signature by each secret."""
     now = datetime.now(UTC)
-    signatures = [Webhook(secret).sign(identity, now, body) for secret in secrets]
+    signatures = [Webhook(secret).sign(identity, now, body) for secret in keys]
     return {
         "Content-Type": "application/json",
         "User-Agent": f"HyperForget/{version('hyperforget')}",

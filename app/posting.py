@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
@@ -67,13 +68,15 @@ class Poster:
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         guard = _Guard(self._addresses, parse(url).plain)
+        sent = [
+            ("Host", urlsplit(url).netloc),
+            *headers.items(),
+        ]  # httpcore's lacks IPv6's brackets
         seconds = dict.fromkeys(("read", "write", "pool"), self._seconds)
         options = {"timeout": seconds | {"connect": _CONNECT_SECONDS}}
         async with (
             httpcore.AsyncConnectionPool(self._tls, network_backend=guard) as pool,
-            pool.stream(
-                "POST", url, headers=list(headers.items()), content=body, extensions=options
-            ) as answer,
+            pool.stream("POST", url, headers=sent, content=body, extensions=options) as answer,
         ):
             with suppress(TimeoutError, httpcore.TimeoutException, *_BROKEN):
                 async with asyncio.timeout(_BODY_SECONDS):

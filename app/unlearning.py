@@ -130,7 +130,9 @@ class _Order:
         """Record the jobs, ring, wait if that was asked for, and answer."""
         busy = patience + _SLACK if patience else 0.0
         once = Once(self._key, self._content, busy, self._first) if self._key else None
-        self._uncallable = await callbacks.refusals(self._requests, self._use.addresses)
+        self._uncallable = await callbacks.refusals(
+            self._requests, self._use.addresses, self._tenant
+        )
         recorded = await run_in_threadpool(self._record, once)
         if not recorded.jobs:
             assert recorded.answer is not None

@@ -10,8 +10,10 @@ import asyncio
 import ipaddress
 import re
 import socket
+import threading
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,7 +21,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_URL = 2_048
-_LOOKUPS = 16  # names looked up at once; the system's resolver blocks a thread for each
+_LOOKUPS = 64  # names looked up at once; the system's resolver blocks a thread for each, ...
+_LOOKUPS_EACH = 12  # ... so a tenant whose name server is silent gets no more of them
 _MOST_ADDRESSES = 16  # of one name
 _PLAIN = re.compile(r"[\x21-\x5b\x5d-\x7e]+")  # readers of URLs disagree about backslashes
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -97,29 +100,51 @@ class Addresses:
     def __init__(self, allow: Sequence[Network] = ()) -> None:
         self._allow = allow
         self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup")
+        self._busy: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """End, without waiting for names that are being looked up."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def resolve(self, host: str, port: int, plain: bool) -> list[str]:
+    async def resolve(
+        self, host: str, port: int, plain: bool, whose: str | None = None
+    ) -> list[str]:
         """Return the addresses of a host, all of which may be called.
 
         Args:
             plain: it is for http, not https.
+            whose: the tenant that asks, if its look-ups are to be bounded.
 
         Raises:
-            Refused: one of them may not, or there is none.
+            Refused: one of them may not, or there is none, or too many are looked up already.
         """
-        loop = asyncio.get_running_loop()
         try:
             # As bytes: the name is ASCII already, and Python's own IDNA would choke on some.
-            found = await loop.run_in_executor(self._lookups, _lookup, host.encode("ascii"), port)
+            found = await asyncio.wrap_future(self._look_up(host.encode("ascii"), port, whose))
         except (OSError, UnicodeError):
             raise Refused("names a host that can't be found at present") from None
         for address in found:
             self.check(address, plain)
         return found[:_MOST_ADDRESSES]
+
+    def _look_up(self, host: bytes, port: int, whose: str | None) -> Future[list[str]]:
+        if whose is None:
+            return self._lookups.submit(_lookup, host, port)
+        with self._lock:
+            if self._busy[whose] >= _LOOKUPS_EACH:
+                raise Refused("can't be looked up while so many others are; try again")
+            self._busy[whose] += 1
+        future = self._lookups.submit(_lookup, host, port)
+        # Not when the wait for it is over: the thread is busy for longer than that.
+        future.add_done_callback(lambda _: self._done(whose))
+        return future
+
+    def _done(self, whose: str) -> None:
+        with self._lock:
+            self._busy[whose] -= 1
+            if not self._busy[whose]:
+                del self._busy[whose]
 
     def check(self, address: str, plain: bool) -> None:
         """Refuse an address that may not be called.

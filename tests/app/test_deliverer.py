@@ -233,6 +233,21 @@ def test_outlives_a_ledger_that_is_down(
         until(sqlite_ledger, State.DELIVERED)
 
 
+def test_what_can_not_be_sent_at_all_comes_to_an_end_too(
+    sqlite_ledger: Ledger,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault of ours, whatever it is, is no attempt without end."""
+    end(sqlite_ledger, receiver.url)
+    monkeypatch.setattr(Secrets, "signing", lambda *_: ["whsec_"])  # signing raises
+    with delivering(Deliverer(sqlite_ledger, settings)):
+        (dead,) = until(sqlite_ledger, State.EXHAUSTED)
+    assert dead.last_error == "the service failed on it; its log names the cause"
+    assert receiver.got == []
+
+
 @pytest.fixture
 def held(sqlite_ledger: Ledger) -> Delivery:
     end(sqlite_ledger, "https://example.com/")

@@ -220,3 +220,26 @@ def test_tls_is_checked_for_the_name(
             post(f"https://hooks.example:{port}/")
         assert len(receiver.got) == 1
     assert asked == ["hooks.example", "other.example", "hooks.example"]
+
+
+def test_an_ipv6_address_is_named_in_brackets() -> None:
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async def work() -> int:
+        server = await asyncio.start_server(answer, "::1", 0)
+        port = int(server.sockets[0].getsockname()[1])
+        addresses = Addresses(networks("::1/128"))
+        async with server:
+            status = (await Poster(addresses).post(f"http://[::1]:{port}/", {}, b"")).status
+        addresses.close()
+        assert status == 204
+        return port
+
+    port = asyncio.run(work())
+    assert f"\r\nHost: [::1]:{port}\r\n".encode() in asked[0]

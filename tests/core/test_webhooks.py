@@ -203,3 +203,14 @@ def test_a_name_is_kept_whole(ledger: Ledger) -> None:
     queued(ledger, url=url)
     with ledger.read() as connection:
         assert connection.execute(sa.select(deliveries.c.host)).scalar_one() == "a." * 126 + "a"
+
+
+def test_errors_that_are_logged_show_no_secret(ledger: Ledger) -> None:
+    secrets = Secrets(ledger)
+    secrets.signing("a")
+    with ledger.write() as connection:
+        connection.exec_driver_sql("DROP TABLE webhook_secrets")
+    with pytest.raises(sa.exc.SQLAlchemyError) as failed:
+        secrets.rotate("tenant-a", overlap=0)
+    assert "whsec_" not in repr(failed.value)
+    assert "tenant-a" not in repr(failed.value)
