@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import waiting
 from app.access import Unlearner
+from app.openapi import said
 from app.problems import FieldError, Problem, invalid
 from app.schemas import (
     MAX_SEED,
@@ -43,12 +44,21 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: said("A request of the same `Idempotency-Key` is not answered yet", "Retry-After"),
+    503: said("No worker serves the generator at present", "Retry-After"),
+}
+
 
 @router.post(
     "/unlearn",
     status_code=202,
     response_model=JobView,
-    responses={200: {"model": JobView, "description": "With `Prefer: wait`: it has ended."}},
+    responses={
+        200: {"model": JobView, "description": "With `Prefer: wait`: it has ended."},
+        202: said("Recorded", "Location"),
+        **_REFUSED,
+    },
 )
 async def unlearn(
     body: UnlearnRequest,
@@ -76,7 +86,10 @@ async def unlearn(
     "/unlearn/bulk",
     status_code=202,
     response_model=JobList,
-    responses={200: {"model": JobList, "description": "With `Prefer: wait`: all have ended."}},
+    responses={
+        200: {"model": JobList, "description": "With `Prefer: wait`: all have ended."},
+        **_REFUSED,
+    },
 )
 async def unlearn_bulk(
     body: BulkRequest,
