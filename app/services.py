@@ -13,7 +13,7 @@ from core.access import Keys
 from core.artifacts import ArtifactStore
 from core.catalog import Catalog
 from core.ledger import Bounds, Job, Ledger, LiveWorker
-from core.queue import Bell, connect
+from core.queue import Bell, connect, warn_of_eviction
 from core.reconciler import Reconciler
 from core.settings import Settings
 
@@ -30,7 +30,7 @@ class Services:
         self.redis = connect(settings.queue_url)
         self.bell = Bell(self.redis)
         self.keys = Keys(self.ledger)
-        self.limiter = RateLimiter(self.redis, settings.queue_url, settings.rate_limit)
+        self.limiter = RateLimiter(self.redis, settings.rate_limit)
         self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
         self.waiting = Waiting(self.ledger)
         self.store = ArtifactStore(settings.artifacts_url)
@@ -41,6 +41,7 @@ class Services:
 
     def start(self) -> None:
         """Begin what runs in the background."""
+        warn_of_eviction(self.redis)
         self._reconciler.start()
 
     def close(self) -> None:

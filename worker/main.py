@@ -15,7 +15,7 @@ from core.artifacts import ArtifactStore
 from core.catalog import Catalog, Entry
 from core.dsse import SigningKey
 from core.ledger import Ledger, LiveWorker
-from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect
+from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect, warn_of_eviction
 from core.reconciler import Reconciler
 from core.settings import Settings
 from models import generator as generators
@@ -117,6 +117,7 @@ def main(settings: Settings) -> None:
     key = SigningKey.open(settings.home, settings.signing_key)
     ledger.add_signing_key(key.jwk)
     client = connect(settings.queue_url)
+    warn_of_eviction(client)
     bell = Bell(client)
     loaded, state = load_generators(settings)
     name = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -134,7 +135,7 @@ def main(settings: Settings) -> None:
     rq_worker = RQWorker(
         [QUEUE],
         name=name,
-        connection=redis.Redis.from_url(settings.queue_url),
+        connection=connect(settings.queue_url, patient=True),
         serializer=JSONSerializer,
         log_job_description=False,
     )

@@ -16,6 +16,11 @@ from worker.main import Heartbeat, RQWorker, load_generators
 from worker.runner import Runner
 
 
+@pytest.fixture
+def redis_url(either_redis_url: str) -> str:
+    return either_redis_url
+
+
 def rq_worker(bell: Bell) -> RQWorker:
     from rq.serializers import JSONSerializer
 
