@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
@@ -62,6 +62,23 @@ class BellJob(RQJob):
         """Send none: a planted job could name any address."""
 
 
+class _Dropped:
+    """Closes a connection whose reading was given up, as redis-py does but for sentinels.
+
+    Kept, it would hand the late reply to whatever is asked next on it.
+    """
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        options.setdefault("disconnect_on_error", True)
+        return super().read_response(*args, **options)  # type: ignore[misc]
+
+
+class _SentinelPlain(_Dropped, SentinelManagedConnection): ...
+
+
+class _SentinelTLS(_Dropped, SentinelManagedSSLConnection): ...
+
+
 def connect(url: str, patient: bool = False) -> Redis:
     """Return a client of a Redis or Valkey server.
 
@@ -91,7 +108,8 @@ def connect(url: str, patient: bool = False) -> Redis:
     one = f"{scheme}://{login}@sentinel/{database}?{parsed.query}"
     server = parse_url(one)  # type: ignore[no-untyped-call]
     del server["host"]
-    if server.pop("connection_class", None):
+    tls = server.pop("connection_class", None)
+    if tls:
         server["ssl"] = True
     addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
@@ -100,7 +118,7 @@ def connect(url: str, patient: bool = False) -> Redis:
         | {k: v for k, v in server.items() if k not in ("db", "username", "password")},
     )
     client: Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
-        name, **options, **server
+        name, connection_class=_SentinelTLS if tls else _SentinelPlain, **options, **server
     )
     return client
 

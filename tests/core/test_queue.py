@@ -115,6 +115,9 @@ def test_speaks_tls_and_checks_who_answers(tmp_path: Path) -> None:
 
 def test_follows_a_sentinels_failover(tmp_path: Path) -> None:
     with sentinel(tmp_path) as (url, primary), connect(url) as client:
+        with pytest.raises(redis.exceptions.TimeoutError):
+            client.blpop("nothing", 4)  # longer than the client waits
+        assert client.ping()  # and not the reply that came too late
         bell = Bell(client)
         bell.ring([("a", 0)])
         assert client.wait(1, 1_000) == 1  # the replica has it too
