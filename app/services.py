@@ -8,6 +8,7 @@ import redis
 from fastapi import Depends, Request
 
 from app.ratelimit import RateLimiter
+from app.recording import Recorder
 from app.waiting import Waiting
 from core.access import Keys
 from core.artifacts import ArtifactStore
@@ -31,7 +32,8 @@ class Services:
         self.bell = Bell(self.redis)
         self.keys = Keys(self.ledger)
         self.limiter = RateLimiter(self.redis, settings.rate_limit)
-        self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
+        bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
+        self.recorder = Recorder(self.ledger, bounds, self.ring)
         self.waiting = Waiting(self.ledger)
         self.store = ArtifactStore(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)

@@ -26,7 +26,7 @@ from app.waiting import Prefer
 from core import logs
 from core.catalog import Entry
 from core.idempotency import Answer, Once, Reused, Running
-from core.ledger import Full, Job, NewJob, Recorded
+from core.ledger import Full, Job, NewJob, Order, Recorded
 
 router = APIRouter(tags=["jobs"])
 
@@ -142,7 +142,7 @@ class _Order:
         """Record the jobs, ring, wait if that was asked for, and answer."""
         busy = patience + _SLACK if patience else 0.0
         once = Once(self._key, self._content, busy, self._first) if self._key else None
-        recorded = await run_in_threadpool(self._record, once)
+        recorded = await self._record(once)
         if not recorded.jobs:
             assert recorded.answer is not None
             return _respond(recorded.answer, {"Idempotent-Replayed": "true"})
@@ -153,11 +153,11 @@ class _Order:
         answer = await run_in_threadpool(self._last, ids, once)
         return _respond(answer, {"Preference-Applied": f"wait={patience}"} if waited else {})
 
-    def _record(self, once: Once | None) -> Recorded:
+    async def _record(self, once: Once | None) -> Recorded:
         use = self._use
-        new = _checked(self._requests, use)
+        new = await run_in_threadpool(_checked, self._requests, use)
         try:
-            recorded = use.ledger.record(new, self._tenant, use.bounds, once)
+            return await use.recorder.record(Order(new, self._tenant, once))
         except Reused:
             what = "was used with another request; take a new key"
             raise _keyed(422, "idempotency-key-reused", what) from None
@@ -166,8 +166,6 @@ class _Order:
             raise _keyed(409, "request-running", what, {"Retry-After": "1"}) from None
         except Full as full:
             raise _full(full) from None
-        use.ring(recorded.jobs)
-        return recorded
 
     def _first(self, jobs: Sequence[Job], ahead: int) -> Answer:
         return self._answer([view(job, ahead + i) for i, job in enumerate(jobs)])

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row
 from core import auditlog, idempotency, tallies
 from core.access import DEFAULT_TENANT
 from core.database import Database
-from core.idempotency import Answer, Once
+from core.idempotency import Answer, Once, Reused, Running
 from core.states import ENDED, OPEN, Status, sources
 from core.tables import metadata
 
@@ -187,6 +187,23 @@ class AlreadyEnded(Exception):
     """The job has ended and can't be canceled any more."""
 
 
+@dataclass(frozen=True)
+class Order:
+    """What one client asks to record: all of it or none, and once if ``once`` says so."""
+
+    new: Sequence[NewJob]
+    tenant: str
+    once: Once | None = None
+
+    @property
+    def lock(self) -> tuple[str, str]:
+        """The idempotency key that it holds while it is written, of which tenant."""
+        return (self.tenant, self.once.key) if self.once else ("", "")
+
+
+Refused = Full | Reused | Running
+
+
 class Ledger(Database):
     """The record of jobs and workers."""
 
@@ -207,21 +224,30 @@ class Ledger(Database):
             Full: more would wait than the bounds allow.
             Reused, Running: see `core.idempotency`.
         """
+        (said,) = self.record_all([Order(new, tenant, once)], bounds)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def record_all(
+        self, orders: Sequence[Order], bounds: Bounds | None = None
+    ) -> list[Recorded | Refused]:
+        """Write down what several clients asked for, in one transaction: see `record`.
+
+        Returns:
+            For each order what became of it, or why it is refused, which harms no other.
+        """
         now = time.time()
+        # Keys are locked in one order everywhere, so that two processes can't wait in a ring.
+        by_key = sorted(range(len(orders)), key=lambda i: orders[i].lock)
+        said: dict[int, Recorded | Refused] = {}
         with self.write() as connection:
-            found = idempotency.find(connection, tenant, once, now) if once else None
-            if found:
-                return Recorded([], 0, found)
-            ahead = _waiting(connection, tenant, len(new), bounds)
-            rows = connection.execute(
-                sa.insert(jobs).returning(jobs, sort_by_parameter_order=True),
-                [_values(job, tenant, now) for job in new],
-            ).all()
-            recorded = [_job(row) for row in rows]
-            answer = once.answer(recorded, ahead) if once else None
-            if once and answer:
-                idempotency.keep(connection, tenant, once, answer, now)
-        return Recorded(recorded, ahead, answer)
+            for i in by_key:
+                try:
+                    said[i] = _record(connection, orders[i], bounds, now)
+                except (Full, Reused, Running) as refused:  # before it wrote anything
+                    said[i] = refused
+        return [said[i] for i in range(len(orders))]
 
     def complete(self, tenant: str, once: Once, answer: Answer) -> None:
         """Keep the answer that a request, recorded as running, was given at last."""
@@ -553,6 +579,23 @@ def _job(row: Row[Any]) -> Job:
     values = {name: row._mapping[name] for name in _FIELDS}
     values["status"] = Status(values["status"])
     return Job(**values)
+
+
+def _record(connection: Connection, order: Order, bounds: Bounds | None, now: float) -> Recorded:
+    once, tenant = order.once, order.tenant
+    found = idempotency.find(connection, tenant, once, now) if once else None
+    if found:
+        return Recorded([], 0, found)
+    ahead = _waiting(connection, tenant, len(order.new), bounds)
+    rows = connection.execute(
+        sa.insert(jobs).returning(jobs, sort_by_parameter_order=True),
+        [_values(job, tenant, now) for job in order.new],
+    ).all()
+    recorded = [_job(row) for row in rows]
+    answer = once.answer(recorded, ahead) if once else None
+    if once and answer:
+        idempotency.keep(connection, tenant, once, answer, now)
+    return Recorded(recorded, ahead, answer)
 
 
 def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
