@@ -7,8 +7,9 @@ from fastapi import APIRouter
 from app.access import Known
 from app.openapi import said
 from app.problems import Problem
+from app.recording import availability
 from app.schemas import ClassView, GeneratorList, GeneratorSummary, GeneratorView
-from app.services import Services, Use, availability
+from app.services import Services, Use
 from core.catalog import Entry
 
 router = APIRouter(tags=["generators"])

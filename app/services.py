@@ -1,7 +1,7 @@
 """What the routes work with, opened when the app starts and closed when it ends."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import redis
@@ -33,7 +33,7 @@ class Services:
         self.keys = Keys(self.ledger)
         self.limiter = RateLimiter(self.redis, settings.rate_limit)
         bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
-        self.recorder = Recorder(self.ledger, bounds, self.ring)
+        self.recorder = Recorder(self.ledger, bounds, self.live_workers, self.ring)
         self.waiting = Waiting(self.ledger)
         self.store = ArtifactStore(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
@@ -62,18 +62,6 @@ class Services:
     def live_workers(self) -> list[LiveWorker]:
         """Return the workers whose lease has not run out."""
         return self.ledger.live_workers(self.settings.lease_seconds)
-
-
-def availability(generator: str, workers: Iterable[LiveWorker]) -> tuple[bool | None, str | None]:
-    """Tell whether a live worker serves a generator, and if none does, why.
-
-    Returns:
-        (None, None) while no worker is up to tell.
-    """
-    said = [worker.generators.get(generator, "no worker has it") for worker in workers]
-    if not said:
-        return None, None
-    return (True, None) if None in said else (False, said[0])
 
 
 def services(request: Request) -> Services:

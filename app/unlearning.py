@@ -11,6 +11,7 @@ from app import waiting
 from app.access import Unlearner
 from app.openapi import said
 from app.problems import FieldError, Problem, invalid
+from app.recording import Unavailable
 from app.schemas import (
     MAX_SEED,
     BulkRequest,
@@ -20,7 +21,7 @@ from app.schemas import (
     LossPrompt,
     UnlearnRequest,
 )
-from app.services import Services, Use, availability
+from app.services import Services, Use
 from app.views import view, views
 from app.waiting import Prefer
 from core import logs
@@ -155,7 +156,7 @@ class _Order:
 
     async def _record(self, once: Once | None) -> Recorded:
         use = self._use
-        new = await run_in_threadpool(_checked, self._requests, use)
+        new = _checked(self._requests, use)
         try:
             return await use.recorder.record(Order(new, self._tenant, once))
         except Reused:
@@ -166,6 +167,8 @@ class _Order:
             raise _keyed(409, "request-running", what, {"Retry-After": "1"}) from None
         except Full as full:
             raise _full(full) from None
+        except Unavailable as unavailable:
+            raise _unavailable(unavailable) from None
 
     def _first(self, jobs: Sequence[Job], ahead: int) -> Answer:
         return self._answer([view(job, ahead + i) for i, job in enumerate(jobs)])
@@ -203,6 +206,17 @@ def _full(full: Full) -> Problem:
     )
 
 
+def _unavailable(why: Unavailable) -> Problem:
+    what = f"is not served at present: {why.reason}"
+    return Problem(
+        503,
+        "generator-unavailable",
+        f"generator {why.generator!r} {what}",
+        [FieldError("generator", what)],
+        {"Retry-After": "60"},
+    )
+
+
 def _checked(requests: Mapping[str, UnlearnRequest], use: Services) -> list[NewJob]:
     """Check requests against the generators, all before any is refused."""
     new, errors = [], []
@@ -210,8 +224,6 @@ def _checked(requests: Mapping[str, UnlearnRequest], use: Services) -> list[NewJ
         try:
             new.append(_new_job(body, use))
         except Problem as problem:
-            if problem.status != 422:
-                raise
             errors += [FieldError(path + error.field, error.detail) for error in problem.errors]
         if len(errors) >= 10:
             break
@@ -260,15 +272,6 @@ def _generator(name: str | None, use: Services) -> Entry:
     if wanted not in known:
         have = ", ".join(known) or "none"
         raise invalid(FieldError("generator", f"is not known; this service has: {have}"))
-    available, reason = availability(wanted, use.live_workers())
-    if available is False:
-        raise Problem(
-            503,
-            "generator-unavailable",
-            f"generator {wanted!r} is not served at present: {reason}",
-            [FieldError("generator", f"is not served at present: {reason}")],
-            {"Retry-After": "60"},
-        )
     return known[wanted]
 
 

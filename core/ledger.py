@@ -7,6 +7,7 @@ the job: a worker that was given up for lost changes nothing when it wakes.
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -242,9 +243,10 @@ class Ledger(Database):
         by_key = sorted(range(len(orders)), key=lambda i: orders[i].lock)
         said: dict[int, Recorded | Refused] = {}
         with self.write() as connection:
+            waiting = _Waiting(connection)
             for i in by_key:
                 try:
-                    said[i] = _record(connection, orders[i], bounds, now)
+                    said[i] = _record(connection, orders[i], waiting, bounds, now)
                 except (Full, Reused, Running) as refused:  # before it wrote anything
                     said[i] = refused
         return [said[i] for i in range(len(orders))]
@@ -581,12 +583,14 @@ def _job(row: Row[Any]) -> Job:
     return Job(**values)
 
 
-def _record(connection: Connection, order: Order, bounds: Bounds | None, now: float) -> Recorded:
+def _record(
+    connection: Connection, order: Order, waiting: "_Waiting", bounds: Bounds | None, now: float
+) -> Recorded:
     once, tenant = order.once, order.tenant
     found = idempotency.find(connection, tenant, once, now) if once else None
     if found:
         return Recorded([], 0, found)
-    ahead = _waiting(connection, tenant, len(order.new), bounds)
+    ahead = waiting.add(tenant, len(order.new), bounds)
     rows = connection.execute(
         sa.insert(jobs).returning(jobs, sort_by_parameter_order=True),
         [_values(job, tenant, now) for job in order.new],
@@ -616,17 +620,24 @@ def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
     }
 
 
-def _waiting(connection: Connection, tenant: str, more: int, bounds: Bounds | None) -> int:
-    """Count the jobs that wait, and refuse ``more`` of them over the bounds."""
-    mine = sa.func.count().filter(jobs.c.tenant == tenant)
-    query = sa.select(sa.func.count(), mine).where(jobs.c.status == Status.QUEUED)
-    total, own = connection.execute(query).one()
-    if bounds is not None:
-        if own + more > bounds.tenant:
-            raise Full("tenant", bounds.tenant)
-        if total + more > bounds.total:
-            raise Full("total", bounds.total)
-    return int(total)
+class _Waiting:
+    """How many jobs wait, of each tenant; asked once in a transaction, then kept in step."""
+
+    def __init__(self, connection: Connection) -> None:
+        query = sa.select(jobs.c.tenant, sa.func.count()).where(jobs.c.status == Status.QUEUED)
+        rows = connection.execute(query.group_by(jobs.c.tenant))
+        self._of: Counter[str] = Counter({row.tenant: row[1] for row in rows})
+
+    def add(self, tenant: str, more: int, bounds: Bounds | None) -> int:
+        """Count in more jobs of a tenant, or refuse them; return how many wait before them."""
+        total = self._of.total()
+        if bounds is not None:
+            if self._of[tenant] + more > bounds.tenant:
+                raise Full("tenant", bounds.tenant)
+            if total + more > bounds.total:
+                raise Full("total", bounds.total)
+        self._of[tenant] += more
+        return total
 
 
 def _in_time(now: float) -> sa.ColumnElement[bool]:
