@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from core.ledger import Bounds, Job, Ledger, LiveWorker, Order, Recorded, Refused
+from core.ledger import Bounds, Job, Ledger, LiveWorker, Order, Recorded
 
 _MOST = 64  # orders of one transaction; the ledger's other writers wait for it
 
@@ -92,12 +91,12 @@ class Recorder:
         recorded = iter(self._record(possible))
         return [why or next(recorded) for why in unavailable]
 
-    def _record(self, orders: Sequence[Order]) -> Sequence[Recorded | Refused | SQLAlchemyError]:
+    def _record(self, orders: Sequence[Order]) -> Sequence[Recorded | Exception]:
         if not orders:
             return []
         try:
             said = self._ledger.record_all(orders, self._bounds)
-        except SQLAlchemyError as error:
+        except Exception as error:
             if len(orders) == 1:
                 return [error]
             # One of them may be what the database can't take: the others are not to suffer.
