@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     max_waiting: int = Field(10_000, ge=1, description="most jobs of a tenant that may wait")
     max_waiting_total: int = Field(50_000, ge=1, description="most jobs of all that may wait")
     group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")
+    threads: int = Field(
+        1, ge=1, description="of a worker's arithmetic; more only where cores are idle"
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for so long has lost its jobs"
     )

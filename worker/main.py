@@ -8,6 +8,7 @@ import time
 import uuid
 
 import redis
+import torch
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
@@ -88,11 +89,12 @@ class Heartbeat:
 def load_generators(
     settings: Settings,
 ) -> tuple[dict[str, tuple[generators.Generator, Entry]], dict[str, str | None]]:
-    """Load all generators whose data are here.
+    """Load all generators whose data are here, to be worked with on so many threads as are set.
 
     Returns:
         (generator, its catalog entry) by id, and for every id None or why it is not served.
     """
+    torch.set_num_threads(settings.threads)
     loaded: dict[str, tuple[generators.Generator, Entry]] = {}
     state: dict[str, str | None] = {}
     for entry in Catalog(settings.generator_roots).entries.values():
