@@ -1,5 +1,7 @@
 """What a finished job has to hand out."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
@@ -7,7 +9,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.access import Caller, Downloader
 from app.documents import digest_headers, document, is_known
-from app.jobs import owned
+from app.jobs import NO_JOB, owned
+from app.openapi import said
 from app.problems import FieldError, Problem
 from app.services import Services, Use
 from core.states import Status
@@ -15,10 +18,25 @@ from core.states import Status
 router = APIRouter(tags=["jobs"])
 
 
+def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """Return the documented answers of a route that hands out a file."""
+    headers = ("ETag", "Repr-Digest")
+    content = {"content": {media_type: dict[str, Any]()}}
+    return {
+        200: said("The whole file", *headers) | content,
+        206: said("The bytes that `Range` asked for", *headers) | content,
+        304: said("The client has it: `If-None-Match`", *headers),
+        404: NO_JOB,
+        409: said("The job has none"),
+        410: said("It is no longer stored"),
+        416: said("`Range` asks for no bytes of the file"),
+    }
+
+
 @router.get(
     "/jobs/{job_id}/weights",
     response_class=FileResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}},
+    responses=_file("application/octet-stream"),
 )
 def get_weights(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the weights, a safetensors `state_dict`."""
@@ -30,7 +48,7 @@ def get_weights(job_id: str, request: Request, use: Use, caller: Downloader) -> 
 @router.get(
     "/jobs/{job_id}/report",
     response_class=FileResponse,
-    responses={200: {"content": {"application/json": {}}}},
+    responses=_file("application/json"),
 )
 def get_report(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the report: the request, every candidate, all metrics, what is not proven."""
@@ -40,7 +58,11 @@ def get_report(job_id: str, request: Request, use: Use, caller: Downloader) -> R
 @router.get(
     "/jobs/{job_id}/certificate",
     response_class=Response,
-    responses={200: {"content": {"application/json": {}}}},
+    responses={
+        status: answer
+        for status, answer in _file("application/json").items()
+        if status in (200, 304, 404, 409)
+    },
 )
 def get_certificate(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the signed certificate: an in-toto Statement in a DSSE envelope.

@@ -14,6 +14,7 @@ from app import (
     jobs,
     keys,
     metrics,
+    openapi,
     problems,
     unlearning,
     webhooks,
@@ -21,7 +22,6 @@ from app import (
 from app.access import Gate
 from app.limits import BodyLimit
 from app.observing import Observe, RequestMeters
-from app.schemas import ProblemView
 from app.services import Services
 from core.settings import Settings
 
@@ -47,12 +47,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("hyperforget"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        responses={
-            "default": {
-                "description": "Problem (RFC 9457)",
-                "content": {problems.MEDIA_TYPE: {"schema": ProblemView.model_json_schema()}},
-            }
-        },
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate)  # outside of it: no body is read of who may not come in
@@ -66,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    openapi.install(app)
     return app
 
 

@@ -24,7 +24,19 @@ PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL stores n
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 8.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# The bounds come first: pydantic forgets those around a validator in the schema.
+Candidates = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_whole)]
+Steps = Annotated[int, Field(ge=0, le=MAX_REFINE_STEPS), BeforeValidator(_whole)]
+
+
 def _label(value: object) -> object:
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("must be a class label (integer) or a class name (string)")
     return value
@@ -94,19 +106,15 @@ class UnlearnRequest(Strict):
     generator: str | None = Field(
         None, max_length=64, description="a generator's id; default: the service's default one"
     )
-    candidates: int = Field(
-        8, ge=1, le=MAX_CANDIDATES, description="weight sets drawn; the best on validation is kept"
+    candidates: Candidates = Field(
+        8, description="weight sets drawn; the best on validation is kept"
     )
-    seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="of the noise; default: a random one, recorded"
-    )
+    seed: Seed | None = Field(None, description="of the noise; default: a random one, recorded")
     prompt: LossPrompt | None = Field(
         None, description="losses to aim at; default: none, the weights are as if retrained"
     )
-    refine_steps: int | None = Field(
+    refine_steps: Steps | None = Field(
         None,
-        ge=0,
-        le=MAX_REFINE_STEPS,
         description="training steps on the retained classes after sampling; default: the "
         "generator's own, or 0 with a prompt",
     )

@@ -9,7 +9,9 @@ from starlette.concurrency import run_in_threadpool
 
 from app import callbacks, waiting
 from app.access import Unlearner
+from app.openapi import said
 from app.problems import FieldError, Problem, invalid
+from app.recording import Unavailable
 from app.schemas import (
     MAX_SEED,
     BulkRequest,
@@ -19,13 +21,13 @@ from app.schemas import (
     LossPrompt,
     UnlearnRequest,
 )
-from app.services import Services, Use, availability
+from app.services import Services, Use
 from app.views import view, views
 from app.waiting import Prefer
 from core import logs
 from core.catalog import Entry
 from core.idempotency import Answer, Once, Reused, Running
-from core.ledger import Full, Job, NewJob, Recorded
+from core.ledger import Full, Job, NewJob, Order, Recorded
 
 router = APIRouter(tags=["jobs"])
 
@@ -43,12 +45,21 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: said("A request of the same `Idempotency-Key` is not answered yet", "Retry-After"),
+    503: said("No worker serves the generator at present", "Retry-After"),
+}
+
 
 @router.post(
     "/unlearn",
     status_code=202,
     response_model=JobView,
-    responses={200: {"model": JobView, "description": "With `Prefer: wait`: it has ended."}},
+    responses={
+        200: {"model": JobView, "description": "With `Prefer: wait`: it has ended."},
+        202: said("Recorded", "Location"),
+        **_REFUSED,
+    },
 )
 async def unlearn(
     body: UnlearnRequest,
@@ -76,7 +87,10 @@ async def unlearn(
     "/unlearn/bulk",
     status_code=202,
     response_model=JobList,
-    responses={200: {"model": JobList, "description": "With `Prefer: wait`: all have ended."}},
+    responses={
+        200: {"model": JobList, "description": "With `Prefer: wait`: all have ended."},
+        **_REFUSED,
+    },
 )
 async def unlearn_bulk(
     body: BulkRequest,
@@ -133,7 +147,7 @@ class _Order:
         self._uncallable = await callbacks.refusals(
             self._requests, self._use.addresses, self._tenant
         )
-        recorded = await run_in_threadpool(self._record, once)
+        recorded = await self._record(once)
         if not recorded.jobs:
             assert recorded.answer is not None
             return _respond(recorded.answer, {"Idempotent-Replayed": "true"})
@@ -144,11 +158,11 @@ class _Order:
         answer = await run_in_threadpool(self._last, ids, once)
         return _respond(answer, {"Preference-Applied": f"wait={patience}"} if waited else {})
 
-    def _record(self, once: Once | None) -> Recorded:
+    async def _record(self, once: Once | None) -> Recorded:
         use = self._use
         new = _checked(self._requests, use, self._uncallable)
         try:
-            recorded = use.ledger.record(new, self._tenant, use.bounds, once)
+            return await use.recorder.record(Order(new, self._tenant, once))
         except Reused:
             what = "was used with another request; take a new key"
             raise _keyed(422, "idempotency-key-reused", what) from None
@@ -157,8 +171,8 @@ class _Order:
             raise _keyed(409, "request-running", what, {"Retry-After": "1"}) from None
         except Full as full:
             raise _full(full) from None
-        use.ring(recorded.jobs)
-        return recorded
+        except Unavailable as unavailable:
+            raise _unavailable(unavailable) from None
 
     def _first(self, jobs: Sequence[Job], ahead: int) -> Answer:
         return self._answer([view(job, ahead + i) for i, job in enumerate(jobs)])
@@ -196,6 +210,17 @@ def _full(full: Full) -> Problem:
     )
 
 
+def _unavailable(why: Unavailable) -> Problem:
+    what = f"is not served at present: {why.reason}"
+    return Problem(
+        503,
+        "generator-unavailable",
+        f"generator {why.generator!r} {what}",
+        [FieldError("generator", what)],
+        {"Retry-After": "60"},
+    )
+
+
 def _checked(
     requests: Mapping[str, UnlearnRequest], use: Services, found: Sequence[FieldError]
 ) -> list[NewJob]:
@@ -209,8 +234,6 @@ def _checked(
         try:
             new.append(_new_job(body, use))
         except Problem as problem:
-            if problem.status != 422:
-                raise
             errors += [FieldError(path + error.field, error.detail) for error in problem.errors]
         if len(errors) >= 10:
             break
@@ -260,15 +283,6 @@ def _generator(name: str | None, use: Services) -> Entry:
     if wanted not in known:
         have = ", ".join(known) or "none"
         raise invalid(FieldError("generator", f"is not known; this service has: {have}"))
-    available, reason = availability(wanted, use.live_workers())
-    if available is False:
-        raise Problem(
-            503,
-            "generator-unavailable",
-            f"generator {wanted!r} is not served at present: {reason}",
-            [FieldError("generator", f"is not served at present: {reason}")],
-            {"Retry-After": "60"},
-        )
     return known[wanted]
 
 

@@ -25,7 +25,9 @@ class Settings(BaseSettings):
 
     home: Folder = Field(Path(".hyperforget"), description="holds all state", validate_default=True)
     database_url: str = Field("", description="SQLAlchemy URL; default: SQLite in home")
-    redis_url: str = Field("", description="Redis or Valkey; default: the embedded server in home")
+    redis_url: str = Field(
+        "", description="Redis or Valkey, see core.queue; default: the embedded one"
+    )
     artifacts_url: str = Field("", description="file:///folder; default: a folder in home")
     signing_key: Folder | None = Field(
         None, description="Ed25519 key (PEM) that workers sign with; default: made in home"
@@ -42,6 +44,9 @@ class Settings(BaseSettings):
     max_waiting: int = Field(10_000, ge=1, description="most jobs of a tenant that may wait")
     max_waiting_total: int = Field(50_000, ge=1, description="most jobs of all that may wait")
     group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")
+    threads: int = Field(
+        1, ge=1, description="of a worker's arithmetic; more only where cores are idle"
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for so long has lost its jobs"
     )

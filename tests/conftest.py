@@ -29,6 +29,7 @@ from models.masks import training_codes
 from models.refinement import Refinement
 from models.training import Schedule
 from models.zoo import Zoo, grow
+from tests.redis_servers import NOEVICTION, free_port, redis_server
 
 torch.set_num_threads(1)
 
@@ -112,9 +113,32 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.wait(20)
 
 
+@pytest.fixture(scope="session")
+def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of our own, on a loopback port."""
+    port = free_port()
+    with redis_server(tmp_path_factory.mktemp("redis"), port, *NOEVICTION):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def either_redis_url(request: pytest.FixtureRequest) -> str:
+    """Once the embedded Valkey, once a Redis server."""
+    url: str = request.getfixturevalue(
+        {"valkey": "valkey_url", "redis": "redis_server_url"}[request.param]
+    )
+    return url
+
+
 @pytest.fixture
-def redis_client(valkey_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(valkey_url) as client:
+def redis_url(valkey_url: str) -> str:
+    """The server of `redis_client`; modules that are to run on both take `either_redis_url`."""
+    return valkey_url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
         client.flushall()
         yield client
 
