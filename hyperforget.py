@@ -517,7 +517,7 @@ def purge(
 ) -> None:
     """Delete old ended jobs with their weights, reports and certificates; not the audit log."""
     from core import retention
-    from core.artifacts import ArtifactStore
+    from core.artifacts import StoreDown, open_store
     from core.ledger import Ledger
 
     seconds = _duration(older_than)
@@ -525,8 +525,10 @@ def purge(
     ledger = Ledger(settings.database_url)
     try:
         ledger.migrate()
-        store = ArtifactStore(settings.artifacts_url)
+        store = open_store(settings.artifacts_url)
         purged = retention.purge(ledger, store, time.time() - seconds, dry_run)
+    except StoreDown as error:
+        _fail(f"{error}; what was deleted until then stays so, run it again")
     finally:
         ledger.close()
     did = "would delete" if dry_run else "deleted"

@@ -1,40 +1,44 @@
 """What a finished job has to hand out."""
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
-from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from collections.abc import Iterator
 
-from app.access import Caller, Downloader
-from app.documents import digest_headers, document, is_known
+from fastapi import APIRouter, Request, Response
+
+from app.access import Downloader
+from app.documents import document
 from app.jobs import owned
-from app.problems import FieldError, Problem
+from app.problems import Problem
+from app.representations import Span, representation
 from app.services import Services, Use
+from app.stored import artifact, reading
+from core.ledger import Job
 from core.states import Status
 
 router = APIRouter(tags=["jobs"])
 
 
+@router.head("/jobs/{job_id}/weights", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/weights",
-    response_class=FileResponse,
+    response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
 def get_weights(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the weights, a safetensors `state_dict`."""
-    return _artifact(
-        job_id, "weights", "safetensors", "application/octet-stream", request, use, caller
-    )
+    job = owned(job_id, use, caller)
+    return _as_stored(job, "weights", "safetensors", "application/octet-stream", request, use)
 
 
+@router.head("/jobs/{job_id}/report", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/report",
-    response_class=FileResponse,
+    response_class=Response,
     responses={200: {"content": {"application/json": {}}}},
 )
 def get_report(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the report: the request, every candidate, all metrics, what is not proven."""
-    return _artifact(job_id, "report", "json", "application/json", request, use, caller)
+    job = owned(job_id, use, caller)
+    return _as_stored(job, "report", "json", "application/json", request, use)
 
 
 @router.get(
@@ -58,52 +62,18 @@ def get_certificate(job_id: str, request: Request, use: Use, caller: Downloader)
     return document(found.encode(), "application/json", request)
 
 
-def _artifact(
-    job_id: str,
-    name: str,
-    suffix: str,
-    media_type: str,
-    request: Request,
-    use: Services,
-    caller: Caller,
+def _as_stored(
+    job: Job, name: str, suffix: str, media_type: str, request: Request, use: Services
 ) -> Response:
-    job = owned(job_id, use, caller)
-    stored = (job.artifacts or {}).get(name)
-    if stored is None:
-        detail = f"job {job.id} is {job.status} and has no {name}"
-        raise Problem(409, "no-artifact", detail)
-    sha256 = stored["sha256"]
-    path = use.store.path(sha256)
-    if not path.is_file():
-        raise Problem(410, "artifact-gone", f"the {name} of job {job.id} are no longer stored")
-    headers = digest_headers(sha256)
-    if is_known(request, headers):
-        return Response(status_code=304, headers=headers)
+    stored = artifact(job, name)
+
+    def stream(span: Span | None) -> Iterator[bytes]:
+        with reading(job, name):
+            return use.store.stream(stored, span)
+
+    return representation(request, stored, stream, media_type, _filename(job, suffix))
+
+
+def _filename(job: Job, suffix: str) -> str:
     forgot = "-".join(str(label) for label in job.forget)
-    filename = f"{job.generator}-without-{forgot}.{suffix}"
-    return _File(path, headers=headers, media_type=media_type, filename=filename)
-
-
-class _File(FileResponse):
-    """A file whose refused byte ranges are problem documents too."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused: Message | None = None
-
-        async def watch(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused = message
-            elif refused is None:
-                await send(message)
-
-        await super().__call__(scope, receive, watch)
-        if refused is None:
-            return
-        asked = Headers(scope=scope)["range"].encode("ascii", "backslashreplace").decode()[:80]
-        what = f"{asked!r} is no range of bytes of this file"
-        kept = {k: v for k, v in Headers(raw=refused["headers"]).items() if k == "content-range"}
-        problem = Problem(
-            refused["status"], "bad-range", f"Range: {what}", [FieldError("Range", what)], kept
-        )
-        await problem.response(scope["path"])(scope, receive, send)
+    return f"{job.generator}-without-{forgot}.{suffix}"

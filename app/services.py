@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from app.ratelimit import RateLimiter
 from app.waiting import Waiting
 from core.access import Keys
-from core.artifacts import ArtifactStore
+from core.artifacts import open_store
 from core.catalog import Catalog
 from core.ledger import Bounds, Job, Ledger, LiveWorker
 from core.queue import Bell, connect
@@ -33,7 +33,7 @@ class Services:
         self.limiter = RateLimiter(self.redis, settings.queue_url, settings.rate_limit)
         self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
         self.waiting = Waiting(self.ledger)
-        self.store = ArtifactStore(settings.artifacts_url)
+        self.store = open_store(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
             self.ledger, self.bell, settings.reconcile_seconds, settings.max_lost

@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     home: Folder = Field(Path(".hyperforget"), description="holds all state", validate_default=True)
     database_url: str = Field("", description="SQLAlchemy URL; default: SQLite in home")
     redis_url: str = Field("", description="Redis or Valkey; default: the embedded server in home")
-    artifacts_url: str = Field("", description="file:///folder; default: a folder in home")
+    artifacts_url: str = Field(
+        "", description="file:///folder or s3://bucket/prefix; default: a folder in home"
+    )
     signing_key: Folder | None = Field(
         None, description="Ed25519 key (PEM) that workers sign with; default: made in home"
     )
