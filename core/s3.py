@@ -39,6 +39,9 @@ _WHOLE_ANSWER = timedelta(hours=1)  # a client may read slowly
 class S3Store(ArtifactStore):
     """Artifacts as objects of a bucket.
 
+    Attributes:
+        endpoint: the server's URL; None: AWS' own.
+
     Raises:
         ValueError: the URL names no bucket, or more than it may, or one of two keys is missing.
     """
@@ -53,22 +56,22 @@ class S3Store(ArtifactStore):
                 "&region= if need be; credentials belong into AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY"
             )
-        self._bucket = parsed.netloc
-        self._endpoint = next(
+        self.bucket = parsed.netloc
+        self.endpoint = next(
             filter(None, [options.get("endpoint"), *map(os.environ.get, _ENDPOINT_VARIABLES)]), None
         )
         prefix = unquote(parsed.path).strip("/")
         try:
             self._store = store.S3Store(
-                self._bucket,
+                self.bucket,
                 prefix=prefix or None,
                 config={
                     **({"region": options["region"]} if "region" in options else {}),
-                    **({"aws_endpoint_url_s3": self._endpoint} if self._endpoint else {}),
+                    **({"aws_endpoint_url_s3": self.endpoint} if self.endpoint else {}),
                 },
                 client_options={
                     # Whoever writes http:// means it.
-                    "allow_http": (self._endpoint or "").startswith("http://"),
+                    "allow_http": (self.endpoint or "").startswith("http://"),
                     "connect_timeout": _PATIENCE,
                     "read_timeout": _PATIENCE,
                     "timeout": _WHOLE_ANSWER,
@@ -114,7 +117,7 @@ class S3Store(ArtifactStore):
         Args:
             absent_is_bucket: what is done needs no object, so it can only be the bucket.
         """
-        where = f"s3://{self._bucket} at {self._endpoint or 'AWS'}"
+        where = f"s3://{self.bucket} at {self.endpoint or 'AWS'}"
         try:
             yield
         except FileNotFoundError as error:
