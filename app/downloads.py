@@ -1,16 +1,19 @@
 """What a finished job has to hand out."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.access import Downloader
 from app.documents import document
+from app.formats import MEDIA_TYPES, Format, negotiate
 from app.jobs import owned
 from app.problems import Problem
 from app.representations import Span, representation
 from app.services import Services, Use
 from app.stored import artifact, reading
+from core.artifacts import describe
 from core.ledger import Job
 from core.states import Status
 
@@ -21,12 +24,35 @@ router = APIRouter(tags=["jobs"])
 @router.get(
     "/jobs/{job_id}/weights",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}},
+    responses={200: {"content": {types[0]: {} for types in MEDIA_TYPES.values()}}},
 )
-def get_weights(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
-    """Download the weights, a safetensors `state_dict`."""
+def get_weights(
+    job_id: str,
+    request: Request,
+    use: Use,
+    caller: Downloader,
+    form: Annotated[
+        Format | None, Query(alias="format", description="default: what `Accept` asks for")
+    ] = None,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Download the weights: a safetensors `state_dict`, the same as npz, or an ONNX model."""
     job = owned(job_id, use, caller)
-    return _as_stored(job, "weights", "safetensors", "application/octet-stream", request, use)
+    form = form or negotiate(accept)
+    kind, varies = MEDIA_TYPES[form][0], {"Vary": "Accept"}
+    if form is Format.SAFETENSORS:
+        return _as_stored(job, "weights", form, kind, request, use, varies)
+    stored = artifact(job, "weights")
+    with reading(job, "weights"):
+        content = use.store.read(stored)
+    from app.networks import convert  # numpy and onnx are loaded once somebody needs them
+
+    made = convert(form, content, job, use.catalog.entries.get(job.generator))
+
+    def stream(span: Span | None) -> Iterator[bytes]:
+        return iter([made[slice(*span)] if span else made])
+
+    return representation(request, describe(made), stream, kind, _filename(job, form), varies)
 
 
 @router.head("/jobs/{job_id}/report", include_in_schema=False)
@@ -63,7 +89,13 @@ def get_certificate(job_id: str, request: Request, use: Use, caller: Downloader)
 
 
 def _as_stored(
-    job: Job, name: str, suffix: str, media_type: str, request: Request, use: Services
+    job: Job,
+    name: str,
+    suffix: str,
+    media_type: str,
+    request: Request,
+    use: Services,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     stored = artifact(job, name)
 
@@ -71,7 +103,7 @@ def _as_stored(
         with reading(job, name):
             return use.store.stream(stored, span)
 
-    return representation(request, stored, stream, media_type, _filename(job, suffix))
+    return representation(request, stored, stream, media_type, _filename(job, suffix), headers)
 
 
 def _filename(job: Job, suffix: str) -> str:

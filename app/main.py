@@ -7,7 +7,17 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from app import downloads, generators, health, jobs, keys, metrics, problems, unlearning
+from app import (
+    downloads,
+    generators,
+    health,
+    jobs,
+    keys,
+    metrics,
+    predictions,
+    problems,
+    unlearning,
+)
 from app.access import Gate
 from app.limits import BodyLimit
 from app.observing import Observe, RequestMeters
@@ -49,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = metrics.registry()
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (unlearning, jobs, downloads, generators, keys, health, metrics):
+    for module in (unlearning, jobs, downloads, predictions, generators, keys, health, metrics):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

@@ -9,12 +9,15 @@ import httpx
 import pytest
 import redis
 import uvicorn
+from safetensors.torch import save
 
 from app.main import create_app
 from app.services import Services
 from core.idempotency import answers
 from core.ledger import jobs, workers
 from core.settings import Settings
+from models.generator import Generator
+from models.unlearning import ForgetRequest, unlearn
 
 
 class Client(httpx.Client):
@@ -51,6 +54,13 @@ def app_settings(
         default_generator="tiny",
         reconcile_seconds=3_600,  # no bell but the request's own
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny: Generator) -> bytes:
+    """Weights that the tiny generator drew without class 1, a safetensors file."""
+    (answer,) = unlearn(tiny, [ForgetRequest((1,), candidates=1, seed=1)])
+    return save(answer.weights)
 
 
 @pytest.fixture(scope="session")

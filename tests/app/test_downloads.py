@@ -186,6 +186,40 @@ def test_real_weights_load_in_numpy(client: Client, tiny: Any) -> None:
     assert weights["fc1.weight"].shape == (6, 7)
 
 
+@pytest.fixture
+def drawn(client: Client, tiny_networks: bytes) -> dict[str, Any]:
+    """A finished job with weights of the tiny generator."""
+    job = post(client, forget=[1])
+    finish(client, job["id"], tiny_networks)
+    return job
+
+
+@pytest.mark.parametrize("form", ["npz", "onnx"])
+def test_other_forms_are_files_like_any(client: Client, drawn: dict[str, Any], form: str) -> None:
+    where = f"/jobs/{drawn['id']}/weights?format={form}"
+    whole = client.get(where)
+    content, sha256 = whole.content, hashlib.sha256(whole.content).digest()
+    assert whole.headers["etag"] == f'"{sha256.hex()}"'
+    assert whole.headers["repr-digest"] == f"sha-256=:{base64.b64encode(sha256).decode()}:"
+    assert whole.headers["vary"] == "Accept"
+    assert f'filename="tiny-without-1.{form}"' in whole.headers["content-disposition"]
+    assert whole.headers["content-type"] == f"application/x-{form}"
+    assert client.get(where).content == content
+    part = client.get(where, headers={"Range": "bytes=4-9"})
+    assert (part.status_code, part.content) == (206, content[4:10])
+    assert client.get(where, headers={"Range": "bytes=9999999-"}).status_code == 416
+    known = client.get(where, headers={"If-None-Match": whole.headers["etag"]})
+    assert (known.status_code, known.headers["vary"]) == (304, "Accept")
+    plain = client.get(f"/jobs/{drawn['id']}/weights")
+    assert plain.headers["etag"] != whole.headers["etag"]
+    assert plain.headers["vary"] == "Accept"
+    head = client.head(where)
+    assert head.headers["content-length"] == str(len(content))
+    assert head.content == b""
+    client.services.store.delete(stored(client, drawn).sha256)
+    problem(client.get(where), 410)
+
+
 def test_a_store_that_is_down(
     app_settings: Settings, s3: S3Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
