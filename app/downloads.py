@@ -45,9 +45,12 @@ def get_weights(
     stored = artifact(job, "weights")
     with reading(job, "weights"):
         content = use.store.read(stored)
-    from app.networks import convert  # numpy and onnx are loaded once somebody needs them
+    from app.networks import network, npz  # numpy is loaded once somebody needs it
 
-    made = convert(form, content, job, use.catalog.entries.get(job.generator))
+    if form is Format.NPZ:
+        made = npz(content)
+    else:
+        made = network(content, job, use.catalog.entries.get(job.generator)).onnx()
 
     def stream(span: Span | None) -> Iterator[bytes]:
         return iter([made[slice(*span)] if span else made])

@@ -56,19 +56,18 @@ def predict(job_id: str, body: PredictRequest, use: Use, caller: Downloader) -> 
     """Run the weights of a succeeded job on a few inputs; the ONNX model gives the same."""
     job = owned(job_id, use, caller)
     stored = artifact(job, "weights")
-    entry = use.catalog.entries.get(job.generator)
     with reading(job, "weights"):
         content = use.store.read(stored)
-    from app import networks  # numpy and onnx are loaded once somebody needs them
+    from app.networks import network  # numpy is loaded once somebody needs it
 
-    model = networks.model(content, job, entry)
-    assert entry is not None  # else there was no model
-    names = entry.class_names
+    found = network(content, job, use.catalog.entries.get(job.generator))
+    names = found.entry.class_names
+    rows = found.probabilities(_pixels(body.inputs, found.entry.config["dataset"]))
+    labels = [row.index(max(row)) for row in rows]
     return Predictions(
         predictions=[
             Prediction(label=label, name=names[label], probabilities=row)
-            for row in networks.run(model, _pixels(body.inputs, entry.config["dataset"]))
-            for label in [row.index(max(row))]
+            for label, row in zip(labels, rows, strict=True)
         ]
     )
 
