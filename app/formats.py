@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.problems import Problem
+from app.problems import FieldError, Problem
 
 
 class Format(StrEnum):
@@ -51,7 +51,8 @@ def negotiate(accept: str | None) -> Format:
     if _quality(best, ranges) > 0:
         return best
     listed = ", ".join(f"{types[0]} ({form})" for form, types in MEDIA_TYPES.items())
-    raise Problem(406, "not-acceptable", f"Accept: there are {listed}; or ask by ?format=")
+    what = f"there are {listed}; or ask by ?format="
+    raise Problem(406, "not-acceptable", f"Accept: {what}", [FieldError("Accept", what)])
 
 
 def _read(part: str) -> _Accepted | None:

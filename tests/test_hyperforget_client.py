@@ -4,8 +4,10 @@ import base64
 import hashlib
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,24 @@ import hyperforget_client
 from core.settings import Settings
 from core.stack import Stack
 from hyperforget_client import Client, Damaged, JobFailed, Problem, TimedOut, Unreachable
+from tests.s3 import S3Server
 from tests.test_hyperforget import hyperforget
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[str]:
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, s3: S3Server
+) -> Iterator[Stack]:
+    """The whole service, with its artifacts on S3."""
     home = tmp_path_factory.mktemp("client")
     generators = {"generators": str(tiny_folder), "default_generator": "tiny"}
-    with Stack(Settings(home=home, port=0, **generators)) as stack:
-        yield stack.url
+    with Stack(Settings(home=home, port=0, artifacts_url=s3.bucket(), **generators)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> str:
+    return stack.url
 
 
 @pytest.fixture
@@ -100,6 +111,23 @@ def test_from_request_to_checked_files(client: Client, tmp_path: Path) -> None:
     with pytest.raises(Problem) as ended:
         client.cancel(job)
     assert (ended.value.status, ended.value.kind) == (409, "job-ended")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read here")
+def test_the_api_stays_small_whatever_it_hands_out(client: Client, stack: Stack) -> None:
+    job = client.unlearn([1], wait=60)
+
+    def use(_: int) -> None:
+        for form in ("safetensors", "npz", "onnx"):
+            client.weights(job, form)
+        client.predict(job, [[0.123456789] * 7] * 64)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(40)))
+    process = Path(f"/proc/{stack.pid('api')}")
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+    assert int(peak) < 150_000
+    assert "libtorch" not in (process / "maps").read_text()
 
 
 def test_pages_are_asked_for_as_needed(client: Client) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import load, save
 
@@ -52,7 +54,21 @@ def test_accept_of_nothing_that_there_is(client: Client, where: str, accept: str
     with pytest.raises(Problem):
         negotiate(accept)
     told = problem(client.get(where, headers={"Accept": accept}), 406)
+    assert told["errors"][0]["field"] == "Accept"
     assert all(form in told["detail"] for form in Format)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"*/;=,q01. ", "application", "x-npz", "x-onnx"]) | st.text(max_size=3),
+        max_size=12,
+    ).map("".join)
+)
+def test_any_accept_is_answered(accept: str) -> None:
+    try:
+        assert negotiate(accept) in Format
+    except Problem as refused:
+        assert refused.status == 406
 
 
 def test_the_query_wins_over_accept(client: Client, where: str) -> None:
