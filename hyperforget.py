@@ -469,6 +469,9 @@ def unlearn(
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="seconds to wait at most")] = 600.0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="file for the weights")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="of the weights: safetensors, npz or onnx")
+    ] = "safetensors",
     certificate: Annotated[Path | None, typer.Option(help="file for the certificate")] = None,
 ) -> None:
     """Ask a service, here or elsewhere, to forget classes; --out and --certificate wait.
@@ -487,10 +490,44 @@ def unlearn(
             callback_url=callback_url,
         )
         if out is not None:
-            client.save_weights(job, out)
+            client.save_weights(job, out, form)
         if certificate is not None:
             certificate.write_bytes(client.certificate(job))
     print(job.id if out is None else out)
+
+
+@app.command()
+def weights(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="the id of a job that succeeded")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="file for the weights")],
+    form: Annotated[str, typer.Option("--format", help="safetensors, npz or onnx")] = "safetensors",
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Download a job's weights, checked against their digest."""
+    with _service(url, key) as client:
+        print(client.save_weights(job, out, form))
+
+
+@app.command()
+def predict(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="the id of a job that succeeded")],
+    inputs: Annotated[
+        Path, typer.Argument(help="JSON: a list of inputs, pixels scaled to 0..1", exists=True)
+    ],
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Ask a job's weights what class each input is of: its label, name and probability."""
+    try:
+        given = json.loads(inputs.read_bytes(), parse_constant=_no_number)
+    except (OSError, ValueError) as error:
+        _fail(f"{inputs}: {error}")
+    if not isinstance(given, list):
+        _fail(f"{inputs}: write a list of inputs, such as [[0, 0.5, 1]]")
+    with _service(url, key) as client:
+        for said in client.predict(job, given):
+            print(said.label, said.name, f"{said.probabilities[said.label]:.4f}", sep="\t")
 
 
 @app.command()
@@ -573,7 +610,7 @@ def purge(
 ) -> None:
     """Delete old ended jobs with their weights, reports and certificates; not the audit log."""
     from core import retention
-    from core.artifacts import ArtifactStore
+    from core.artifacts import StoreDown, open_store
     from core.ledger import Ledger
 
     seconds = _duration("--older-than", older_than)
@@ -581,8 +618,10 @@ def purge(
     ledger = Ledger(settings.database_url)
     try:
         ledger.migrate()
-        store = ArtifactStore(settings.artifacts_url)
+        store = open_store(settings.artifacts_url)
         purged = retention.purge(ledger, store, time.time() - seconds, dry_run)
+    except StoreDown as error:
+        _fail(f"{error}; what was deleted until then stays so, run it again")
     finally:
         ledger.close()
     did = "would delete" if dry_run else "deleted"
@@ -695,6 +734,10 @@ def _service(url: str, key: str | None) -> Iterator[Client]:
         _fail(str(error), 4)
     except (HyperForgetError, OSError, httpx.InvalidURL) as error:
         _fail(str(error))
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no input")
 
 
 def _labels(text: str) -> list[int]:

@@ -123,6 +123,15 @@ class Job:
         return self.status in _ENDED
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of an input, and the probabilities of all classes by label."""
+
+    label: int
+    name: str
+    probabilities: list[float]
+
+
 class Client:
     """Speaks to one service; use as a context manager, or call `close`.
 
@@ -246,21 +255,43 @@ class Client:
         items: list[dict[str, Any]] = self._send("GET", "/generators").json()["items"]
         return items
 
-    def weights(self, job: Job | str) -> bytes:
-        """Return a job's weights, a safetensors file, checked against their digest."""
-        return self._download(f"{_path(_id(job))}/weights")
+    def weights(self, job: Job | str, format: str = "safetensors") -> bytes:
+        """Return a job's weights, a file of some format, checked against its digest.
 
-    def save_weights(self, job: Job | str, path: str | Path) -> Path:
-        """Write a job's weights to a file, which is there whole and checked or not at all."""
+        Args:
+            format: safetensors, npz or onnx.
+        """
+        return self._download(_weights_path(job, format))
+
+    def save_weights(self, job: Job | str, path: str | Path, format: str = "safetensors") -> Path:
+        """Write a job's weights to a file, which is there whole and checked or not at all.
+
+        Args:
+            format: safetensors, npz or onnx.
+        """
         target = Path(path)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                self._fetch(f"{_path(_id(job))}/weights", file)
+                self._fetch(_weights_path(job, format), file)
             Path(name).replace(target)
         finally:
             Path(name).unlink(missing_ok=True)
         return target
+
+    def predict(self, job: Job | str, inputs: Sequence[Any]) -> list[Prediction]:
+        """Return what a job's weights say about a few inputs.
+
+        Args:
+            inputs: up to 64, each a flat or nested list of pixels scaled to 0..1 (divided by the
+                data set's `scale`).
+
+        Raises:
+            Problem: an input is refused, or the job has not succeeded.
+        """
+        body = {"inputs": list(inputs)}
+        said = self._send("POST", f"{_path(_id(job))}/predict", json=body).json()["predictions"]
+        return [Prediction(p["label"], p["name"], p["probabilities"]) for p in said]
 
     def report(self, job: Job | str) -> dict[str, Any]:
         """Return a job's report: the request, every candidate, all metrics."""
@@ -363,3 +394,7 @@ def _id(job: Job | str) -> str:
 
 def _path(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _weights_path(job: Job | str, form: str) -> str:
+    return f"{_path(_id(job))}/weights?format={quote(form, safe='')}"

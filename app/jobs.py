@@ -34,6 +34,11 @@ def _dated(value: object) -> object:
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_dated)]
 
+Cursor = Annotated[
+    str,
+    Query(description="`next` of the page before", json_schema_extra={"pattern": _CURSOR.pattern}),
+]
+
 
 @router.get("/jobs")
 def list_jobs(
@@ -45,12 +50,7 @@ def list_jobs(
     created_after: Annotated[Instant | None, Query(description="from then on")] = None,
     created_before: Annotated[Instant | None, Query(description="before then")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[
-        str | None,
-        Query(
-            description="`next` of the page before", json_schema_extra={"pattern": _CURSOR.pattern}
-        ),
-    ] = None,
+    cursor: Cursor | None = None,
 ) -> JobPage:
     """List jobs, newest first."""
     before = read_cursor(cursor) if cursor is not None else None

@@ -15,6 +15,7 @@ from app import (
     keys,
     metrics,
     openapi,
+    predictions,
     problems,
     unlearning,
     webhooks,
@@ -53,7 +54,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = metrics.registry()
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (unlearning, jobs, downloads, generators, webhooks, keys, health, metrics):
+    for module in (
+        *(unlearning, jobs, downloads, predictions, generators),
+        *(webhooks, keys, health, metrics),
+    ):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

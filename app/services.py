@@ -13,7 +13,7 @@ from app.recording import Recorder
 from app.waiting import Waiting
 from core.access import Keys
 from core.addresses import Addresses
-from core.artifacts import ArtifactStore
+from core.artifacts import open_store
 from core.catalog import Catalog
 from core.ledger import Bounds, Job, Ledger, LiveWorker
 from core.queue import Bell, connect, warn_of_eviction
@@ -41,7 +41,7 @@ class Services:
         self.addresses = Addresses(settings.webhook_networks)
         self.outbox = Outbox(self.ledger)
         self.secrets = Secrets(self.ledger)
-        self.store = ArtifactStore(settings.artifacts_url)
+        self.store = open_store(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
             self.ledger, self.bell, settings.reconcile_seconds, settings.max_lost

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.access import Admin, Reader, Unlearner
-from app.jobs import read_cursor, write_cursor
+from app.jobs import Cursor, read_cursor, write_cursor
+from app.openapi import said
 from app.problems import Problem
 from app.schemas import (
     DeliveryLinks,
@@ -32,7 +33,7 @@ def list_deliveries(
     status: State | None = None,
     job: Annotated[str | None, Query(max_length=36, pattern=r"^[0-9a-f-]*$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Cursor | None = None,
 ) -> DeliveryPage:
     """List deliveries, newest first; they go when their job is purged."""
     before = read_cursor(cursor) if cursor is not None else None
@@ -44,7 +45,13 @@ def list_deliveries(
     )
 
 
-@router.post("/deliveries/{delivery_id}/replay")
+@router.post(
+    "/deliveries/{delivery_id}/replay",
+    responses={
+        404: said("There is no such delivery of this tenant"),
+        409: said("It is being sent at this moment", "Retry-After"),
+    },
+)
 def replay_delivery(delivery_id: str, use: Use, caller: Unlearner) -> DeliveryView:
     """Send an event again, whatever became of it: under its old id, with all attempts anew."""
     try:

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "", description="Redis or Valkey, see core.queue; default: the embedded one"
     )
-    artifacts_url: str = Field("", description="file:///folder; default: a folder in home")
+    artifacts_url: str = Field(
+        "", description="file:///folder or s3://bucket/prefix; default: a folder in home"
+    )
     signing_key: Folder | None = Field(
         None, description="Ed25519 key (PEM) that workers sign with; default: made in home"
     )

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import torch
 
 from core import embedded
-from core.artifacts import ArtifactStore
+from core.artifacts import ArtifactStore, open_store
 from core.dsse import SigningKey
 from core.ledger import Ledger
 from core.queue import Bell
@@ -30,6 +30,7 @@ from models.refinement import Refinement
 from models.training import Schedule
 from models.zoo import Zoo, grow
 from tests.redis_servers import NOEVICTION, free_port, redis_server
+from tests.s3 import CREDENTIALS, S3Server
 
 torch.set_num_threads(1)
 
@@ -148,9 +149,28 @@ def bell(redis_client: redis.Redis) -> Bell:
     return Bell(redis_client)
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        server = S3Server()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty artifact store, once in a folder and once on an S3 server."""
+    if request.param == "folder":
+        return (tmp_path / "artifacts").as_uri()
+    server: S3Server = request.getfixturevalue("s3")
+    return server.bucket()
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore((tmp_path / "artifacts").as_uri())
+def store(store_url: str) -> ArtifactStore:
+    return open_store(store_url)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from core.artifacts import ArtifactStore
+from core.artifacts import open_store
 from core.catalog import Catalog, Entry
 from core.dsse import SigningKey
 from core.ledger import Ledger, LiveWorker
@@ -127,7 +127,7 @@ def main(settings: Settings) -> None:
         name,
         ledger,
         bell,
-        ArtifactStore(settings.artifacts_url),
+        open_store(settings.artifacts_url),
         key,
         loaded,
         settings.group_size,

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import redis
 import uvicorn
+from safetensors.torch import save
 
 from app.main import create_app
 from app.services import Services
@@ -16,6 +17,8 @@ from core.idempotency import answers
 from core.ledger import jobs, workers
 from core.settings import Settings
 from core.webhooks import deliveries
+from models.generator import Generator
+from models.unlearning import ForgetRequest, unlearn
 
 
 class Client(httpx.Client):
@@ -57,6 +60,13 @@ def app_settings(
         default_generator="tiny",
         reconcile_seconds=3_600,  # no bell but the request's own
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny: Generator) -> bytes:
+    """Weights that the tiny generator drew without class 1, a safetensors file."""
+    (answer,) = unlearn(tiny, [ForgetRequest((1,), candidates=1, seed=1)])
+    return save(answer.weights)
 
 
 @pytest.fixture(scope="session")

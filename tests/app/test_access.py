@@ -24,6 +24,7 @@ SCOPED = {
     ("GET", "/jobs/{job_id}"): Scope.JOBS,
     ("GET", "/jobs/{job_id}/weights"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/report"): Scope.ARTIFACTS,
+    ("POST", "/jobs/{job_id}/predict"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/certificate"): Scope.ARTIFACTS,
     ("GET", "/webhooks/deliveries"): Scope.JOBS,
     ("POST", "/webhooks/deliveries/{delivery_id}/replay"): Scope.UNLEARN,
@@ -66,6 +67,7 @@ def call(client: Client, method: str, path: str, headers: dict[str, str], **ids:
     bodies: dict[str, Any] = {
         "/unlearn": {"forget": [1]},
         "/unlearn/bulk": {"requests": [{"forget": [1]}]},
+        "/jobs/{job_id}/predict": {"inputs": [[0.5]]},
     }
     body = {"json": bodies.get(path, {})} if method == "POST" else {}
     return client.request(method, where, headers=headers, **body)

@@ -5,7 +5,7 @@ from tests.app.conftest import Client
 
 
 def test_the_front_end_never_imports_torch() -> None:
-    heavy = ("torch", "numpy", "sklearn", "models", "worker")
+    heavy = ("torch", "numpy", "onnx", "obstore", "sklearn", "models", "worker")
     code = f"import sys, app.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -28,6 +28,7 @@ def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
         "GET /webhooks/deliveries",
         "POST /webhooks/deliveries/{delivery_id}/replay",
         "POST /webhooks/secret",
+        "POST /jobs/{job_id}/predict",
         "GET /keys",
         "GET /generators",
         "GET /generators/{generator_id}",
