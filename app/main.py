@@ -5,9 +5,20 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
-from app import downloads, generators, health, jobs, keys, metrics, problems, unlearning
+from app import (
+    backlog,
+    downloads,
+    events,
+    generators,
+    health,
+    jobs,
+    keys,
+    metrics,
+    pages,
+    problems,
+    unlearning,
+)
 from app.access import Gate
 from app.limits import BodyLimit
 from app.observing import Observe, RequestMeters
@@ -37,6 +48,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("hyperforget"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere, see `app.pages`
+        redoc_url=None,
         responses={
             "default": {
                 "description": "Problem (RFC 9457)",
@@ -49,13 +62,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = metrics.registry()
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (unlearning, jobs, downloads, generators, keys, health, metrics):
+    for module in (unlearning, events, jobs, downloads, generators, keys, health, backlog, metrics):
         app.include_router(module.router)
-
-    @app.get("/", include_in_schema=False)
-    def index() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    app.router.routes.extend(pages.router.routes)
     return app
 
 

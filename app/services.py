@@ -7,6 +7,7 @@ from typing import Annotated
 import redis
 from fastapi import Depends, Request
 
+from app.feed import Feed
 from app.ratelimit import RateLimiter
 from app.waiting import Waiting
 from core.access import Keys
@@ -33,6 +34,7 @@ class Services:
         self.limiter = RateLimiter(self.redis, settings.queue_url, settings.rate_limit)
         self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
         self.waiting = Waiting(self.ledger)
+        self.feed = Feed(self.ledger)
         self.store = ArtifactStore(settings.artifacts_url)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(

@@ -11,6 +11,7 @@ import redis
 import uvicorn
 
 from app.main import create_app
+from app.server import Server
 from app.services import Services
 from core.idempotency import answers
 from core.ledger import jobs, workers
@@ -27,7 +28,7 @@ class Client(httpx.Client):
 def serve(settings: Settings, address: str = "127.0.0.1") -> Iterator[Client]:
     """Run the app under uvicorn on a free port."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    server = Server(uvicorn.Config(app, log_level="critical"), app)
     with socket.create_server((address, 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
