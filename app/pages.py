@@ -1,4 +1,4 @@
-"""The dashboard at `/` and the API's documentation at `/docs`: files, and nothing from elsewhere."""
+"""The dashboard at `/` and the API's documentation at `/docs`: files of ours alone."""
 
 import importlib.resources
 import mimetypes

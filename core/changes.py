@@ -27,7 +27,7 @@ class Changes:
         self._ledger = ledger
         self._seq = 0
         self._position = -1
-        self._late: set[int] = set()  # numbers seen, of the last `_SLACK`
+        self._late: set[tuple[int, str]] = set()  # new jobs seen, of the last `_SLACK` numbers
         self._running: dict[str, tuple[Any, ...]] = {}
 
     def begin(self) -> None:
@@ -35,7 +35,7 @@ class Changes:
         with self._ledger.read() as connection:
             self._position = _last(connection, auditlog.log.c.position, -1)
             self._seq = _last(connection, jobs.c.seq, 0)
-            self._late = {seq for seq, _ in self._new(connection)}
+            self._late = set(self._new(connection))
             self._running = _running(connection)
 
     def look(self) -> list[Job]:
@@ -44,16 +44,17 @@ class Changes:
         One that has not changed may be among them.
         """
         with self._ledger.read() as connection:
-            new = [(seq, job_id) for seq, job_id in self._new(connection) if seq not in self._late]
-            ended = self._ended(connection)
+            new = set(self._new(connection)) - self._late
+            position, ended = self._ended(connection)
             running = _running(connection)
-            changed = {job_id for _, job_id in new} | set(ended)
-            changed |= {job_id for job_id, _ in running.items() ^ self._running.items()}
-        self._running = running
+        moved = {job_id for job_id, _ in running.items() ^ self._running.items()}
+        changed = {job_id for _, job_id in new} | ended | moved
+        found = self._ledger.those(changed) if changed else []
+        # Only now are they seen: what failed above is found again at the next look.
+        self._position, self._running = position, running
         self._seq = max([self._seq, *(seq for seq, _ in new)])
-        self._late |= {seq for seq, _ in new}
-        self._late = {seq for seq in self._late if seq > self._seq - _SLACK}
-        return self._ledger.those(changed) if changed else []
+        self._late = {(seq, job_id) for seq, job_id in self._late | new if seq > self._seq - _SLACK}
+        return found
 
     def _new(self, connection: Connection) -> list[tuple[int, str]]:
         query = (
@@ -64,7 +65,7 @@ class Changes:
         )
         return [(seq, job_id) for seq, job_id in connection.execute(query)]
 
-    def _ended(self, connection: Connection) -> list[str]:
+    def _ended(self, connection: Connection) -> tuple[int, set[str]]:
         log = auditlog.log.c
         query = (
             sa.select(log.position, log.entry)
@@ -72,10 +73,10 @@ class Changes:
             .order_by(log.position)
             .limit(_MOST)
         )
-        found = []
-        for self._position, entry in connection.execute(query):
-            found.append(json.loads(entry).get("job"))
-        return [job_id for job_id in found if job_id is not None]
+        position, found = self._position, set()
+        for position, entry in connection.execute(query):
+            found.add(json.loads(entry).get("job"))
+        return position, found - {None}
 
 
 def _last(connection: Connection, column: sa.Column[int], none: int) -> int:

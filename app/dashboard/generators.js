@@ -81,11 +81,14 @@ function facts(one) {
   ];
   return h(
     "div",
-    {},
-    h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
-    copyButton("Copy digest", one.digest),
-    h("h3", {}, "Audit"),
-    auditTable(one.audit),
+    { class: "two" },
+    h(
+      "div",
+      {},
+      h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+      copyButton("Copy digest", one.digest),
+    ),
+    h("div", {}, h("h3", {}, "Audit: retrained networks and drawn ones"), auditTable(one.audit)),
   );
 }
 

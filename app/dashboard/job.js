@@ -67,13 +67,17 @@ function parts(job) {
       h(
         "div",
         { class: "two" },
-        section("Time", timeline(job.metrics.timing_ms)),
+        h(
+          "div",
+          { class: "stack" },
+          section("Time", timeline(job.metrics.timing_ms)),
+          section("What the generator’s audit says", lazily(() => audit(job))),
+        ),
         job.links.report && section("Candidates", lazily(() => candidates(job))),
       ),
     );
   }
   if (job.links.certificate) found.push(section("Certificate", lazily(() => certificateCard(job))));
-  if (job.metrics) found.push(section("What the generator’s audit says", lazily(() => audit(job))));
   found.push(section("The request", request(job)));
   return found;
 }

@@ -66,6 +66,7 @@ export function requestForm(generators) {
     "form",
     { class: "card request", novalidate: true, "aria-labelledby": "request-title" },
     h("h2", { id: "request-title" }, "Forget classes"),
+    h("p", { class: "muted" }, "Get the weights of a classifier that never learned them."),
     field("generator", "Generator", generator),
     h(
       "fieldset",

@@ -7,7 +7,7 @@ import { duration } from "./format.js";
 const LOOK_AGAIN = 5_000; // milliseconds
 
 export async function showService(root) {
-  const place = h("div", {});
+  const place = h("div", { class: "stack" });
   root.append(h("h1", {}, "Service"), place);
   const refresh = async () => place.replaceChildren(...(await parts()));
   await refresh();
