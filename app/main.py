@@ -62,9 +62,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = metrics.registry()
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (unlearning, events, jobs, downloads, generators, keys, health, backlog, metrics):
+    for module in (
+        *(unlearning, events, jobs, downloads, generators, keys),
+        *(health, backlog, metrics, pages),
+    ):
         app.include_router(module.router)
-    app.router.routes.extend(pages.router.routes)
     return app
 
 

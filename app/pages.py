@@ -6,7 +6,6 @@ from pathlib import Path
 
 import fastapi_offline
 from fastapi import APIRouter, Request, Response
-from starlette.routing import Route
 
 from app.documents import document
 
@@ -57,4 +56,6 @@ def _get(request: Request) -> Response:
     return document(file.read_bytes(), kind, request, headers)
 
 
-router = APIRouter(routes=[Route(path, _get) for path in _FILES])
+router = APIRouter()
+for _path in _FILES:
+    router.add_api_route(_path, _get, include_in_schema=False)

@@ -73,10 +73,9 @@ class Changes:
             .order_by(log.position)
             .limit(_MOST)
         )
-        position, found = self._position, set()
-        for position, entry in connection.execute(query):
-            found.add(json.loads(entry).get("job"))
-        return position, found - {None}
+        rows = connection.execute(query).all()
+        found = {json.loads(row.entry).get("job") for row in rows}
+        return (rows[-1].position if rows else self._position), found - {None}
 
 
 def _last(connection: Connection, column: sa.Column[int], none: int) -> int:
