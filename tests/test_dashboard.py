@@ -309,9 +309,14 @@ def test_what_the_service_refuses_is_said_at_the_field(browser: Browser, stack: 
         page.get_by_label("Seed").fill("")
         page.get_by_label("2", exact=True).uncheck()
         page.get_by_role("button", name="Forget", exact=True).click()
-        expect(page.locator("#error-forget")).to_contain_text("at least 1 item")
+        expect(page.locator("#error-forget")).to_contain_text("at least one class")
         expect(page.locator("#error-seed")).to_be_empty()
-        page.get_by_label("2", exact=True).check()
+        for label in "0123":
+            page.get_by_label(label, exact=True).check()
+        page.get_by_role("button", name="Forget 4 classes").click()
+        expect(page.locator("#error-forget")).to_contain_text("leave at least one to retain")
+        for label in "013":
+            page.get_by_label(label, exact=True).uncheck()
         page.get_by_label("Aim").select_option("classes")
         page.get_by_label("0", exact=True).nth(1).fill("-1")
         page.get_by_role("button", name="Forget 1 class").click()

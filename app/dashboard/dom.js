@@ -1,3 +1,5 @@
+import { sentence } from "./format.js";
+
 // Builds elements. Text only ever becomes text nodes, so nothing from the service is parsed.
 
 export function h(tag, attributes, ...children) {
@@ -39,7 +41,7 @@ export function problemBox(error) {
     "div",
     { class: "notice bad", role: "alert" },
     h("strong", {}, error.title),
-    h("p", {}, error.message),
+    h("p", {}, sentence(error.message)),
     error.requestId && h("p", { class: "hint" }, "Request id ", h("code", {}, error.requestId)),
   );
 }

@@ -1,7 +1,7 @@
 // Numbers and times as text.
 
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
-const absolute = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium" });
+const absolute = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
 const absent = (value) => value === null || value === undefined || Number.isNaN(value);
 
 export const percent = (share) => (absent(share) ? "–" : `${(100 * share).toFixed(1)}%`);
@@ -36,6 +36,10 @@ export function ago(time) {
 }
 
 export const moment = (time) => absolute.format(new Date(time));
+// What the service says in passing, as a sentence.
+export const sentence = (text) =>
+  text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+
 export const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 export function list(words) {

@@ -189,6 +189,7 @@ function jobRow(job, filters) {
         typeof retrained === "number" &&
           h("span", { class: "muted" }, `${points(metrics.retain.accuracy - retrained)} pt to retrained`),
         job.status === "running" && h("span", { class: "muted" }, job.progress.stage),
+        job.status === "failed" && h("span", { class: "muted" }, job.error?.title),
       ),
       h(
         "time",

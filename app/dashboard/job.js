@@ -3,7 +3,7 @@
 import { go, link } from "./address.js";
 import { Problem, download, generatorCard, get, jobPath, key, post } from "./api.js";
 import { copyButton, foreign, h, headers, problemBox, say, section } from "./dom.js";
-import { duration, fixed, list, milliseconds, moment, percent, points } from "./format.js";
+import { duration, fixed, list, milliseconds, moment, percent, points, sentence } from "./format.js";
 import { classTable, timeline } from "./charts.js";
 import { certificateCard } from "./certificate.js";
 import { ended, forgotten, pill } from "./home.js";
@@ -57,7 +57,10 @@ function parts(job) {
   const found = [heading(job), actions(job)];
   if (!ended(job)) found.push(progress(job));
   if (job.error) found.push(failure(job));
-  if (job.metrics) found.push(figures(job.metrics), verdict(job.metrics));
+  if (job.metrics && job.status === "failed") {
+    found.push(h("p", { class: "muted" }, "The best candidate, which was not handed out:"));
+  }
+  if (job.metrics) found.push(figures(job.metrics), verdict(job));
   for (const warning of job.metrics?.prompt?.warnings ?? []) {
     found.push(h("p", { class: "notice" }, h("strong", {}, "Warning. "), warning));
   }
@@ -174,7 +177,7 @@ function failure(job) {
     "div",
     { class: "notice bad" },
     h("strong", {}, job.error.title ?? "Failed"),
-    h("p", {}, job.error.detail ?? ""),
+    h("p", {}, sentence(job.error.detail ?? "")),
   );
 }
 
@@ -189,7 +192,7 @@ function figures(metrics) {
     figure(
       "Retrained",
       percent(retrained.retain_accuracy),
-      known ? `retained, mean of ${retrained.n} seeds, sd ${points(retrained.sd).slice(1)}` : "not measured",
+      known ? `retained, mean of ${retrained.n} seeds, sd ${spread(retrained.sd)}` : "not measured",
     ),
     figure(
       "Gap to retrained",
@@ -199,12 +202,14 @@ function figures(metrics) {
   );
 }
 
+const spread = (sd) => fixed(100 * sd, 1);
+
 function figure(name, value, note) {
   return h("div", {}, h("dt", {}, name), h("dd", {}, value), h("dd", { class: "muted" }, note));
 }
 
 // What the figures of this job say, and no more than that.
-function verdict(metrics) {
+function verdict({ metrics, status }) {
   const { forget, retain, retrained, candidates: drawn } = metrics;
   const words = [
     forget.accuracy === 0
@@ -212,17 +217,16 @@ function verdict(metrics) {
       : `${percent(forget.accuracy)} of the forgotten classes’ test images are still recognised.`,
   ];
   if (typeof retrained.retain_accuracy === "number") {
-    const gap = Math.abs(retain.accuracy - retrained.retain_accuracy);
+    const gap = retain.accuracy - retrained.retain_accuracy;
     words.push(
-      gap <= 2 * retrained.sd
-        ? "What is kept is as good as retraining, within twice the spread of its seeds."
-        : `What is kept is ${retain.accuracy < retrained.retain_accuracy ? "worse" : "better"} than ` +
-            "retraining, by more than twice the spread of its seeds.",
+      `What is kept is recognised ${fixed(Math.abs(100 * gap), 1)} points ${gap < 0 ? "worse" : "better"} than by ` +
+        `retrained networks, whose ${retrained.n} seeds spread by ${spread(retrained.sd)}; ` +
+        `one test image is ${(100 / retain.n).toFixed(1)} points.`,
     );
   }
   words.push(`${drawn.accepted} of ${drawn.drawn} candidates met the requirement.`);
-  const good = forget.accuracy === 0 && drawn.accepted > 0;
-  return h("p", { class: good ? "verdict" : "verdict bad" }, words.join(" "));
+  const bad = forget.accuracy > 0 || (status === "succeeded" && !drawn.accepted);
+  return h("p", { class: bad ? "verdict bad" : "verdict" }, words.join(" "));
 }
 
 async function candidates(job) {
@@ -246,7 +250,7 @@ async function candidates(job) {
             h("td", {}, percent(one.forget_accuracy)),
             h("td", {}, percent(one.retain_accuracy)),
             h("td", {}, fixed(one.retain_loss)),
-            h("td", {}, one.index === report.chosen ? "chosen" : one.accepted ? "" : "rejected"),
+            h("td", {}, one.accepted ? one.index === report.chosen && "chosen" : "rejected"),
           ),
         ),
       ),
@@ -264,7 +268,7 @@ const AUDITED = [
   ["Forget accuracy, mean", (row) => percent(row.forget_accuracy?.mean)],
   ["Forget accuracy, worst", (row) => percent(row.forget_accuracy?.max)],
   ["After 4 relearning steps", (row) => percent(row.forget_accuracy_after_4_relearning_steps)],
-  ["Loss-MIA AUC (0.5: no trace)", (row) => fixed(row.loss_mia_auc)],
+  ["Loss-MIA AUC (0.5 is chance)", (row) => fixed(row.loss_mia_auc)],
 ];
 
 export function auditTable(found) {

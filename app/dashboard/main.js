@@ -3,7 +3,8 @@
 import { follow } from "./stream.js";
 import { Problem, allGenerators, key } from "./api.js";
 import { go, read } from "./address.js";
-import { h, problemBox, say } from "./dom.js";
+import { h, say } from "./dom.js";
+import { sentence } from "./format.js";
 import { showJob } from "./job.js";
 import { showHome } from "./home.js";
 import { showGenerators } from "./generators.js";
@@ -55,8 +56,19 @@ async function show(byUser) {
 function fail(page, error) {
   if (!(error instanceof Problem)) throw error;
   if (error.status === 401) askForKey(error);
-  const again = h("button", { type: "button", onclick: () => reload() }, "Try again");
-  page.replaceChildren(h("h1", {}, error.title), problemBox(error), again);
+  page.replaceChildren(
+    h("h1", {}, error.title),
+    h("p", { role: "alert" }, sentence(error.message)),
+    ...(error.requestId
+      ? [h("p", { class: "hint" }, "Request id ", h("code", {}, error.requestId))]
+      : []),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", onclick: () => reload() }, "Try again"),
+      h("a", { class: "button", href: "/" }, "All jobs"),
+    ),
+  );
   document.title = `${error.title} · HyperForget`;
 }
 

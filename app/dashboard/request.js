@@ -2,7 +2,7 @@
 // refuses gets the service's own words beside it.
 
 import { Problem, generatorCard, post } from "./api.js";
-import { count } from "./format.js";
+import { count, sentence } from "./format.js";
 import { foreign, h, problemBox, say } from "./dom.js";
 import { go } from "./address.js";
 
@@ -125,15 +125,15 @@ export function requestForm(generators) {
       return;
     }
     const { retained, forgotten } = card.prompts;
-    const range = ([from, to]) => `${from} to ${to}`;
+    const range = (ends) => ends.map((end) => Number(end.toPrecision(2))).join(" to ");
     const hint =
       `Nats. Seen in training: ${range(retained)} for what is kept, ` +
       `${range(forgotten)} for what is forgotten.`;
     const fields =
       aim.value === "sides"
         ? [
-            number("prompt.retain_loss", "Loss on what is kept", "free"),
-            number("prompt.forget_loss", "Loss on what is forgotten", "free"),
+            number("prompt.retain_loss", "Loss, kept", "free"),
+            number("prompt.forget_loss", "Loss, forgotten", "free"),
           ]
         : card.classes.map((one) => number(`prompt.class_losses.${one.label}`, one.name, "free"));
     aims.append(h("p", { class: "hint" }, hint), h("div", { class: "fields" }, fields));
@@ -149,8 +149,12 @@ export function requestForm(generators) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (submit.disabled) return;
-    submit.disabled = true;
     clear();
+    if (!ticked().length) {
+      explain({ fields: [{ field: "forget", detail: "Tick at least one class." }] });
+      return;
+    }
+    submit.disabled = true;
     try {
       const job = await post("/unlearn", body(form, generator.value, ticked(), aim.value));
       say("Job recorded");
@@ -224,8 +228,6 @@ function value(text) {
   const read = Number(text);
   return Number.isFinite(read) ? read : text;
 }
-
-const sentence = (detail) => `${detail[0].toUpperCase()}${detail.slice(1)}.`.replace(/\.\.$/, ".");
 
 function field(name, label, control, hint) {
   return h(

@@ -54,6 +54,37 @@ def test_what_a_page_names_is_there_and_ours(client: Client, path: str) -> None:
     assert not re.search(r"""\son\w+=|style="|<script>|innerHTML|javascript:""", text)
 
 
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_contrast_aa(client: Client, scheme: int) -> None:
+    css = client.get("/dashboard/style.css").text
+    palette = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]
+    colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", palette))
+    text = {
+        "ink": ("paper", "surface", "sunken", "wash", "bad-wash"),
+        "muted": ("paper", "surface", "sunken", "wash"),
+        "accent": ("paper", "surface"),
+        "accent-strong": ("surface", "sunken", "wash"),
+        "on-accent": ("accent", "accent-strong"),
+        "bad": ("surface", "bad-wash"),
+    }
+    drawn = {"accent": ("surface",), "before": ("surface",), "control": ("surface", "paper")}
+    for needed, pairs in ((4.5, text), (3.0, drawn)):
+        for front, backs in pairs.items():
+            for back in backs:
+                assert contrast(colour[front], colour[back]) >= needed, (front, back)
+
+
 def test_no_path_leads_out_of_the_folder(client: Client) -> None:
     for path in ("/dashboard/", "/dashboard/..%2faccess.py", "/dashboard/%2e%2e/main.py"):
         assert client.get(path).status_code == 404
