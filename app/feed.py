@@ -7,7 +7,7 @@ any. A stream holds no thread and no connection to the database.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from fastapi.sse import format_sse_event
@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.views import view
 from core.changes import Changes
-from core.ledger import Ledger
+from core.ledger import Job, Ledger
 
 log = logging.getLogger("hyperforget.app")
 
@@ -92,7 +92,7 @@ class Feed:
             async with self._starting:
                 if self._task is None or self._task.done():
                     await run_in_threadpool(self._changes.begin)
-                    self._task = asyncio.create_task(self._tell())
+                    self._task = asyncio.create_task(self._watch())
             yield stream
         finally:
             self._streams.discard(stream)
@@ -103,19 +103,24 @@ class Feed:
         for stream in self._streams:
             stream.end()
 
-    async def _tell(self) -> None:
-        while self._streams and not self._closed:
-            try:
-                changed = await run_in_threadpool(self._changes.look)
-            except SQLAlchemyError as error:
-                log.warning("could not look for changed jobs, will try again: %s", error)
-                changed = []
-            for job in changed:
-                readers = [stream for stream in self._streams if stream.tenant == job.tenant]
-                if readers:
-                    # How many wait before it would be stale at once, and one question for each.
-                    data = view(job, None).model_dump_json()
-                    event = format_sse_event(event="job", data_str=data)
-                    for stream in readers:
-                        stream.add(event)
-            await asyncio.sleep(_INTERVAL)
+    async def _watch(self) -> None:
+        try:
+            while self._streams and not self._closed:
+                try:
+                    self._tell(await run_in_threadpool(self._changes.look))
+                except SQLAlchemyError as error:
+                    log.warning("could not look for changed jobs, will try again: %s", error)
+                await asyncio.sleep(_INTERVAL)
+        finally:  # nobody is left waiting for news that nobody looks for
+            for stream in self._streams:
+                stream.end()
+
+    def _tell(self, changed: Sequence[Job]) -> None:
+        for job in changed:
+            readers = [stream for stream in self._streams if stream.tenant == job.tenant]
+            if readers:
+                # How many wait before it would be stale at once, and one question for each.
+                data = view(job, None).model_dump_json()
+                event = format_sse_event(event="job", data_str=data)
+                for stream in readers:
+                    stream.add(event)

@@ -81,6 +81,12 @@ export async function allGenerators(fresh = false) {
 
 const cards = new Map();
 
+// Drops what was seen with a key.
+export function dropSeen() {
+  generators = undefined;
+  cards.clear();
+}
+
 export async function generatorCard(id) {
   if (!cards.has(id)) cards.set(id, await get(`/generators/${encodeURIComponent(id)}`));
   return cards.get(id);

@@ -8,6 +8,7 @@ import { requestForm } from "./request.js";
 
 const PAGE = 25;
 const STATUSES = ["queued", "running", "succeeded", "failed", "canceled"];
+const MOST = 1_000; // rows kept while new jobs come in
 const EDITED = 350; // milliseconds without a key pressed until a filter is applied
 
 export async function showHome(root, target) {
@@ -123,6 +124,7 @@ function jobList(initial, generators) {
       if (job.created_at >= newest) {
         made.classList.add("fresh");
         items.prepend(made);
+        if (rows.size > MOST) load().catch(() => {});
       } else {
         place(made, job.created_at);
       }

@@ -1,8 +1,8 @@
 // Shows what the address names, and hands it live changes.
 
 import { follow } from "./stream.js";
-import { Problem, allGenerators, key } from "./api.js";
-import { go, read } from "./address.js";
+import { Problem, allGenerators, dropSeen, key } from "./api.js";
+import { read } from "./address.js";
 import { h, say } from "./dom.js";
 import { sentence } from "./format.js";
 import { showJob } from "./job.js";
@@ -126,6 +126,7 @@ function startStream() {
     refused(problem) {
       stopStream = null;
       setLive(problem.status === 403 ? "Not live: key lacks jobs:read" : "Not signed in", "off");
+      if (problem.status === 401) askForKey(problem); // revoked meanwhile
     },
   });
   stopStream = () => {
@@ -185,9 +186,9 @@ keyButton.addEventListener("click", () => {
   key.clear();
   stopStream?.();
   keyButton.hidden = true;
-  allGenerators(true).catch(() => {}); // what the key let us see is not kept
+  dropSeen();
   say("Signed out");
-  go({ view: "jobs" }, true);
+  history.replaceState({}, "", "/");
   reload();
 });
 
