@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []  # Chromium's own refuses root
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
@@ -137,7 +138,7 @@ def finished(stack: Stack, job_id: str) -> dict[str, object]:
 
 
 def status(page: Page, word: str) -> None:
-    expect(page.locator("#job-status")).to_have_text(word, timeout=PATIENCE)
+    expect(page.locator("#job-status")).to_have_text(word)
 
 
 def test_submit_watch_download(page: Page, stack: Stack, tmp_path: Path) -> None:
@@ -225,10 +226,10 @@ def test_a_failed_gate_shows_its_evidence(page: Page, stack: Stack) -> None:
 
 
 def test_the_list_is_live_and_the_keyboard_alone_is_enough(page: Page, stack: Stack) -> None:
-    expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+    expect(page.locator("#live")).to_have_text("Live")
     elsewhere = post(stack, forget=[3], external_id="elsewhere")
     row = page.locator(f"li[data-id='{elsewhere}']")
-    expect(row).to_contain_text("succeeded", timeout=PATIENCE)
+    expect(row).to_contain_text("succeeded")
     for _ in range(30):  # Tab to the first class, from wherever the page begins
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.name") == "forget":
@@ -250,18 +251,18 @@ def test_filters_are_in_the_address(page: Page, stack: Stack) -> None:
     finished(stack, post(stack, external_id="only you"))
     page.get_by_label("Your reference, exactly").fill("only me")
     rows = page.locator(".jobs li")
-    expect(rows).to_have_count(1, timeout=PATIENCE)
+    expect(rows).to_have_count(1)
     page.get_by_label("State").select_option("succeeded")
     page.wait_for_url("**/?status=succeeded&external_id=only+me")
     page.reload()
-    expect(rows).to_have_count(1, timeout=PATIENCE)
+    expect(rows).to_have_count(1)
     expect(page.get_by_label("State")).to_have_value("succeeded")
     expect(page.get_by_label("Your reference, exactly")).to_have_value("only me")
     rows.get_by_role("link").click()
     status(page, "succeeded")
     assert str(wanted["id"]) in page.url
     page.go_back()
-    expect(rows).to_have_count(1, timeout=PATIENCE)
+    expect(rows).to_have_count(1)
     assert page.url.endswith("/?status=succeeded&external_id=only+me")
     page.go_back()
     page.wait_for_url("**/?external_id=only+me")
@@ -276,7 +277,7 @@ def test_older_jobs_come_by_the_page(page: Page, stack: Stack) -> None:
         finished(stack, job["id"])
     page.goto(f"{stack.url}/?external_id=many")
     rows = page.locator(".jobs li")
-    expect(rows).to_have_count(25, timeout=PATIENCE)
+    expect(rows).to_have_count(25)
     page.get_by_role("button", name="Show older jobs").click()
     expect(rows).to_have_count(30)
     expect(page.get_by_role("button", name="Show older jobs")).to_be_hidden()
@@ -290,7 +291,7 @@ def test_text_of_others_stays_text(browser: Browser, stack: Stack) -> None:
     for path in ("/", f"/?job={job['id']}", "/?view=generators", "/?view=service"):
         with tab(browser, stack.url, path) as opened:
             if path != "/?view=service":
-                expect(opened.page.get_by_text(HOSTILE).first).to_be_visible(timeout=PATIENCE)
+                expect(opened.page.get_by_text(HOSTILE).first).to_be_visible()
             assert opened.page.locator("main img").count() == 0
 
 
@@ -334,14 +335,14 @@ def test_a_phone_never_scrolls_sideways(browser: Browser, stack: Stack, scheme: 
     small = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
     for path in ("/", f"/?job={job['id']}", "/?view=generators", "/?view=service"):
         with tab(browser, stack.url, path, **small) as opened:
-            expect(opened.page.locator("h1").first).to_be_attached(timeout=PATIENCE)
-            expect(opened.page.locator("main .loading")).to_have_count(0, timeout=PATIENCE)
+            expect(opened.page.locator("h1").first).to_be_attached()
+            expect(opened.page.locator("main .loading")).to_have_count(0)
             assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_documentation_needs_nothing_from_elsewhere(browser: Browser, stack: Stack) -> None:
     with tab(browser, stack.url, "/docs") as opened:
-        expect(opened.page.get_by_text("/jobs/{job_id}/cancel")).to_be_visible(timeout=PATIENCE)
+        expect(opened.page.get_by_text("/jobs/{job_id}/cancel")).to_be_visible()
 
 
 def test_a_service_with_keys_asks_for_one(
@@ -365,7 +366,7 @@ def test_a_service_with_keys_asks_for_one(
             expect(dialog).to_contain_text("unknown or revoked")
             dialog.get_by_label("Key").fill(token)
             page.keyboard.press("Enter")
-            expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+            expect(page.locator("#live")).to_have_text("Live")
             page.get_by_label("1", exact=True).check()
             page.get_by_role("button", name="Forget 1 class").click()
             status(page, "queued")

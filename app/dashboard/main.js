@@ -43,6 +43,7 @@ async function show(byUser) {
   } catch (error) {
     if (view !== mine) return;
     fail(page, error);
+    if (error.status === 401) return;
   }
   startStream();
   if (byUser) {
@@ -126,7 +127,7 @@ function startStream() {
     refused(problem) {
       stopStream = null;
       setLive(problem.status === 403 ? "Not live: key lacks jobs:read" : "Not signed in", "off");
-      if (problem.status === 401) askForKey(problem); // revoked meanwhile
+      if (problem.status === 401 && !dialog.open) askForKey(problem); // revoked meanwhile
     },
   });
   stopStream = () => {

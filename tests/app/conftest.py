@@ -36,8 +36,10 @@ def serve(settings: Settings, address: str = "127.0.0.1") -> Iterator[Client]:
             time.sleep(0.01)
         with Client(base_url=f"http://{address}:{listening.getsockname()[1]}") as client:
             client.services = app.state.services
-            yield client
-        server.should_exit = True
+            try:
+                yield client
+            finally:  # a failed test must not leave a thread that nobody ends
+                server.should_exit = True
         thread.join()
 
 
