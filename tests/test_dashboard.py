@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -384,3 +385,34 @@ def test_a_service_with_keys_asks_for_one(
             refused = "Failed to load resource: the server responded with a status of 40"
             assert all(said.startswith(refused) for said in opened.complaints)
             opened.complaints.clear()
+
+
+def test_what_happens_while_nobody_tells_is_caught_up_with(browser: Browser, stack: Stack) -> None:
+    with tab(browser, stack.url) as opened:
+        page = opened.page
+        expect(page.locator("#live")).to_have_text("Live")
+        with held(stack):
+            waiting = post(stack, external_id="before")
+            expect(page.locator(f"li[data-id='{waiting}']")).to_contain_text("queued")
+            page.context.set_offline(True)
+            os.kill(stack.pid("api"), signal.SIGTERM)  # its streams end, and it does
+            expect(page.locator("#live")).to_have_text("Reconnecting")
+        while is_down(stack):
+            stack.tend()
+            time.sleep(0.05)
+        newer = post(stack, external_id="meanwhile")
+        finished(stack, newer)
+        finished(stack, waiting)
+        page.context.set_offline(False)
+        for job_id in (newer, waiting):
+            expect(page.locator(f"li[data-id='{job_id}']")).to_contain_text("succeeded")
+        expect(page.locator(".jobs li").first).to_have_attribute("data-id", newer)
+        assert all("ERR_INTERNET_DISCONNECTED" in said for said in opened.complaints)
+        opened.complaints.clear()
+
+
+def is_down(stack: Stack) -> bool:
+    try:
+        return httpx.get(f"{stack.url}/healthz", timeout=1).status_code != 200
+    except httpx.TransportError:
+        return True

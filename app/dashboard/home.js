@@ -23,7 +23,7 @@ export async function showHome(root, target) {
   return {
     title: "Jobs",
     changed: jobs.changed,
-    refresh: () => jobs.load().catch(() => {}),
+    caughtUp: jobs.caughtUp,
     filter: jobs.filter,
     leave: () => clearInterval(clock),
   };
@@ -132,6 +132,21 @@ function jobList(initial, generators) {
     settle();
   }
 
+  // The newest jobs, newest first, after a time without news. Rows stay where they are, unless
+  // too much happened to tell how it all follows on.
+  function caughtUp(newest) {
+    const those = newest.filter(wanted);
+    const seen = new Set(newest.map((job) => job.id));
+    const first = those.findIndex((job) => rows.has(job.id));
+    const stale = [...rows.values()].some(({ job }) => !ended(job) && !seen.has(job.id));
+    if (stale || (first < 0 && (those.length || rows.size))) {
+      load().catch(() => {});
+      return;
+    }
+    for (const job of those.slice(0, Math.max(first, 0)).reverse()) changed(job);
+    for (const job of newest) if (rows.has(job.id)) changed(job);
+  }
+
   // A job that now meets the filters goes where its age belongs; past the last page it is left out.
   function place(made, created) {
     const after = [...items.children].find((one) => one.dataset.created < created);
@@ -152,7 +167,7 @@ function jobList(initial, generators) {
     load();
   }
 
-  return { element, load, changed, tick, filter };
+  return { element, load, changed, caughtUp, tick, filter };
 }
 
 export const ended = (job) => ["succeeded", "failed", "canceled"].includes(job.status);

@@ -48,7 +48,7 @@ export async function showJob(root, target) {
   return {
     title: `Without ${list(forgotten(job))}`,
     changed,
-    refresh,
+    caughtUp: refresh,
     leave: () => clearInterval(waiting),
   };
 }

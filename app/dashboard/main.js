@@ -13,7 +13,7 @@ import { showService } from "./service.js";
 const VIEWS = { jobs: showHome, job: showJob, generators: showGenerators, service: showService };
 const main = document.getElementById("main");
 const live = document.getElementById("live");
-let view = null; // what is shown: {title, changed(job), refresh(), leave()}, all optional
+let view = null; // what is shown: {title, changed(job), caughtUp(jobs), filter(filters), leave()}, all optional
 let shown = null; // its address
 let stopStream = null;
 
@@ -111,14 +111,10 @@ addEventListener("moved", () => show(true));
 
 function startStream() {
   if (stopStream || document.hidden) return;
-  let before = false;
   const stop = follow({
     event(name, data) {
       if (name === "job") view?.changed?.(data);
-      if (name !== "snapshot") return;
-      if (before) view?.refresh?.(); // what was missed meanwhile
-      else data.items.forEach((job) => view?.changed?.(job));
-      before = true;
+      if (name === "snapshot") view?.caughtUp?.(data.items); // what was missed meanwhile
     },
     state(now) {
       if (now === "live") setLive("Live", "on");
@@ -145,10 +141,7 @@ function setLive(text, state) {
 // Browsers allow few connections to one place: a tab that nobody sees holds none.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stopStream?.();
-  else {
-    view?.refresh?.();
-    startStream();
-  }
+  else startStream();
 });
 
 // -- the API key ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ export async function showService(root) {
   const refresh = async () => place.replaceChildren(...(await parts()));
   await refresh();
   const timer = setInterval(() => document.hidden || refresh(), LOOK_AGAIN);
-  return { title: "Service", refresh, leave: () => clearInterval(timer) };
+  return { title: "Service", leave: () => clearInterval(timer) };
 }
 
 async function parts() {
