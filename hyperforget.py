@@ -74,12 +74,15 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
     """Run one API process; Redis and database come from the settings."""
     import uvicorn
 
+    from app.main import app as served
+    from app.server import Server
+
     settings = _settings()
     logs.configure(settings.log_format)
     _may_listen(settings)
     _end_with(parent)
     config = uvicorn.Config(
-        "app.main:app",
+        served,
         host=settings.host,
         port=settings.port,
         log_config=None,  # the lines of `core.logs`
@@ -88,7 +91,7 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
         timeout_graceful_shutdown=10,
     )
     sockets = [socket.socket(fileno=fd)] if fd is not None else None
-    uvicorn.Server(config).run(sockets)
+    Server(config, served).run(sockets)
 
 
 @app.command()

@@ -5,16 +5,18 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
 from app import (
+    backlog,
     downloads,
+    events,
     generators,
     health,
     jobs,
     keys,
     metrics,
     openapi,
+    pages,
     predictions,
     problems,
     unlearning,
@@ -48,6 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("hyperforget"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere, see `app.pages`
+        redoc_url=None,
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate)  # outside of it: no body is read of who may not come in
@@ -55,15 +59,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
     for module in (
-        *(unlearning, jobs, downloads, predictions, generators),
-        *(webhooks, keys, health, metrics),
+        *(unlearning, events, jobs, downloads, predictions, generators),
+        *(webhooks, keys, health, backlog, metrics, pages),
     ):
         app.include_router(module.router)
-
-    @app.get("/", include_in_schema=False)
-    def index() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
     openapi.install(app)
     return app
 

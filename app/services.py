@@ -8,6 +8,7 @@ import redis
 from fastapi import Depends, Request
 
 from app.deliverer import Deliverer
+from app.feed import Feed
 from app.ratelimit import RateLimiter
 from app.recording import Recorder
 from app.waiting import Waiting
@@ -42,6 +43,7 @@ class Services:
         self.outbox = Outbox(self.ledger)
         self.secrets = Secrets(self.ledger)
         self.store = open_store(settings.artifacts_url)
+        self.feed = Feed(self.ledger)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
             self.ledger, self.bell, settings.reconcile_seconds, settings.max_lost

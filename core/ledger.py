@@ -304,6 +304,12 @@ class Ledger(Database):
         with self.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
+    def those(self, job_ids: Iterable[str]) -> list[Job]:
+        """Return some jobs by their ids, oldest first."""
+        query = sa.select(jobs).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.seq)
+        with self.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
     def queue_positions(self, those: Sequence[Job]) -> dict[str, int]:
         """Return how many jobs wait before each queued one of ``those``."""
         waiting = {job.seq: job.id for job in those if job.status is Status.QUEUED}

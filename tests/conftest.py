@@ -14,6 +14,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 import torch
+from safetensors.torch import save
 
 from core import embedded
 from core.artifacts import ArtifactStore, open_store
@@ -28,6 +29,7 @@ from models.fitting import Fit
 from models.masks import training_codes
 from models.refinement import Refinement
 from models.training import Schedule
+from models.unlearning import ForgetRequest, unlearn
 from models.zoo import Zoo, grow
 from tests.redis_servers import NOEVICTION, free_port, redis_server
 from tests.s3 import CREDENTIALS, S3Server
@@ -251,3 +253,10 @@ def sqlite_ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened.migrate()
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny: generator.Generator) -> bytes:
+    """Weights that the tiny generator drew without class 1, a safetensors file."""
+    (answer,) = unlearn(tiny, [ForgetRequest((1,), candidates=1, seed=1)])
+    return save(answer.weights)

@@ -9,16 +9,14 @@ import httpx
 import pytest
 import redis
 import uvicorn
-from safetensors.torch import save
 
 from app.main import create_app
+from app.server import Server
 from app.services import Services
 from core.idempotency import answers
 from core.ledger import jobs, workers
 from core.settings import Settings
 from core.webhooks import deliveries
-from models.generator import Generator
-from models.unlearning import ForgetRequest, unlearn
 
 
 class Client(httpx.Client):
@@ -31,7 +29,7 @@ class Client(httpx.Client):
 def serve(settings: Settings, address: str = "127.0.0.1") -> Iterator[Client]:
     """Run the app under uvicorn on a free port."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    server = Server(uvicorn.Config(app, log_level="critical"), app)
     with socket.create_server((address, 0)) as listening:
         # asyncio sets it only on sockets that name their protocol, which this one does not;
         # without it each answer on a kept connection waits 40 ms for a delayed ACK.
@@ -60,13 +58,6 @@ def app_settings(
         default_generator="tiny",
         reconcile_seconds=3_600,  # no bell but the request's own
     )
-
-
-@pytest.fixture(scope="session")
-def tiny_networks(tiny: Generator) -> bytes:
-    """Weights that the tiny generator drew without class 1, a safetensors file."""
-    (answer,) = unlearn(tiny, [ForgetRequest((1,), candidates=1, seed=1)])
-    return save(answer.weights)
 
 
 @pytest.fixture(scope="session")

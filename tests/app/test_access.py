@@ -21,6 +21,8 @@ SCOPED = {
     ("POST", "/unlearn/bulk"): Scope.UNLEARN,
     ("POST", "/jobs/{job_id}/cancel"): Scope.UNLEARN,
     ("GET", "/jobs"): Scope.JOBS,
+    ("GET", "/jobs/events"): Scope.JOBS,
+    ("GET", "/queue"): Scope.JOBS,
     ("GET", "/jobs/{job_id}"): Scope.JOBS,
     ("GET", "/jobs/{job_id}/weights"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/report"): Scope.ARTIFACTS,
@@ -70,6 +72,8 @@ def call(client: Client, method: str, path: str, headers: dict[str, str], **ids:
         "/jobs/{job_id}/predict": {"inputs": [[0.5]]},
     }
     body = {"json": bodies.get(path, {})} if method == "POST" else {}
+    if path == "/jobs/events":
+        where += "?seconds=0"  # what there is now
     return client.request(method, where, headers=headers, **body)
 
 

@@ -21,6 +21,7 @@ def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
         "POST /unlearn/bulk",
         "GET /jobs",
         "GET /jobs/{job_id}",
+        "GET /jobs/events",
         "POST /jobs/{job_id}/cancel",
         "GET /jobs/{job_id}/weights",
         "GET /jobs/{job_id}/report",
@@ -35,9 +36,6 @@ def test_openapi_knows_every_call_of_the_contract(client: Client) -> None:
         "GET /healthz",
         "GET /metrics",
         "GET /readyz",
+        "GET /queue",
     }
     assert "application/problem+json" in str(document["paths"]["/unlearn"]["post"]["responses"])
-
-
-def test_the_root_leads_to_the_documentation(client: Client) -> None:
-    assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
