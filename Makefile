@@ -1,9 +1,9 @@
-# make install, demo, serve, test, lint. Every target sets up .venv first.
+# make install, demo, serve, test, fuzz, lint. Every target sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo serve test lint
+.PHONY: install demo serve test fuzz lint
 
 install: $(READY)
 
@@ -22,6 +22,10 @@ serve: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# All of schemathesis' checks, more than 2,000 requests without keys and as many with.
+fuzz: install
+	HYPERFORGET_FUZZ_EXAMPLES=150 $(BIN)/python -m pytest -s tests/test_schema.py
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -74,12 +74,15 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
     """Run one API process; Redis and database come from the settings."""
     import uvicorn
 
+    from app.main import app as served
+    from app.server import Server
+
     settings = _settings()
     logs.configure(settings.log_format)
     _may_listen(settings)
     _end_with(parent)
     config = uvicorn.Config(
-        "app.main:app",
+        served,
         host=settings.host,
         port=settings.port,
         log_config=None,  # the lines of `core.logs`
@@ -88,7 +91,7 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None, parent: Par
         timeout_graceful_shutdown=10,
     )
     sockets = [socket.socket(fileno=fd)] if fd is not None else None
-    uvicorn.Server(config).run(sockets)
+    Server(config, served).run(sockets)
 
 
 @app.command()
@@ -465,9 +468,13 @@ def unlearn(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     refine_steps: Annotated[int | None, typer.Option(min=0)] = None,
     external_id: Annotated[str | None, typer.Option(help="your own reference")] = None,
+    callback_url: Annotated[str | None, typer.Option(help="told when the job has ended")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="seconds to wait at most")] = 600.0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="file for the weights")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="of the weights: safetensors, npz or onnx")
+    ] = "safetensors",
     certificate: Annotated[Path | None, typer.Option(help="file for the certificate")] = None,
 ) -> None:
     """Ask a service, here or elsewhere, to forget classes; --out and --certificate wait.
@@ -483,12 +490,47 @@ def unlearn(
             seed=seed,
             refine_steps=refine_steps,
             external_id=external_id,
+            callback_url=callback_url,
         )
         if out is not None:
-            client.save_weights(job, out)
+            client.save_weights(job, out, form)
         if certificate is not None:
             certificate.write_bytes(client.certificate(job))
     print(job.id if out is None else out)
+
+
+@app.command()
+def weights(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="the id of a job that succeeded")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="file for the weights")],
+    form: Annotated[str, typer.Option("--format", help="safetensors, npz or onnx")] = "safetensors",
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Download a job's weights, checked against their digest."""
+    with _service(url, key) as client:
+        print(client.save_weights(job, out, form))
+
+
+@app.command()
+def predict(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="the id of a job that succeeded")],
+    inputs: Annotated[
+        Path, typer.Argument(help="JSON: a list of inputs, pixels scaled to 0..1", exists=True)
+    ],
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Ask a job's weights what class each input is of: its label, name and probability."""
+    try:
+        given = json.loads(inputs.read_bytes(), parse_constant=_no_number)
+    except (OSError, ValueError) as error:
+        _fail(f"{inputs}: {error}")
+    if not isinstance(given, list):
+        _fail(f"{inputs}: write a list of inputs, such as [[0, 0.5, 1]]")
+    with _service(url, key) as client:
+        for said in client.predict(job, given):
+            print(said.label, said.name, f"{said.probabilities[said.label]:.4f}", sep="\t")
 
 
 @app.command()
@@ -510,6 +552,60 @@ def jobs(
     console.print(table)
 
 
+webhooks = typer.Typer(
+    help="List and replay deliveries to callback URLs, rotate the secret that signs them.",
+    no_args_is_help=True,
+)
+app.add_typer(webhooks, name="webhooks")
+
+
+@webhooks.command("list")
+def list_deliveries(
+    url: Url = LOCAL,
+    key: Key = None,
+    status: Annotated[
+        str | None, typer.Option(help="pending, sending, delivered, exhausted or gone")
+    ] = None,
+    job: Annotated[str | None, typer.Option(help="a job's id")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="how many, the newest first")] = 20,
+) -> None:
+    """List a service's deliveries."""
+    table = Table("id", "event", "job", "status", "attempts", "next attempt", "last error")
+    with _service(url, key) as client:
+        for one in islice(client.deliveries(min(limit, 200), status=status, job=job), limit):
+            ids = (one["id"], one["event"], one["job"], one["status"], str(one["attempts"]))
+            table.add_row(*ids, one["next_attempt_at"] or "", Text(one["last_error"] or ""))
+    console.print(table)
+
+
+@webhooks.command("replay")
+def replay_delivery(
+    delivery: Annotated[str, typer.Argument(metavar="ID")], url: Url = LOCAL, key: Key = None
+) -> None:
+    """Have an event sent again, under its old id."""
+    with _service(url, key) as client:
+        replayed = client.replay(delivery)
+    console.print(f"{replayed['id']} {replayed['status']}")
+
+
+@webhooks.command("rotate")
+def rotate_secret(
+    url: Url = LOCAL,
+    key: Key = None,
+    overlap: Annotated[
+        str, typer.Option(help="for how long the old secrets sign too; 0h when one leaked")
+    ] = "24h",
+) -> None:
+    """Make a new signing secret and print it: it is shown this once."""
+    seconds = _duration("--overlap", overlap)
+    with _service(url, key) as client:
+        print(client.rotate_secret(seconds))
+    Console(stderr=True).print(
+        f"receivers verify with it from now on; the old secrets sign too for {overlap}",
+        soft_wrap=True,
+    )
+
+
 @app.command()
 def purge(
     older_than: Annotated[str, typer.Option(help="such as 90d, 36h or 2w")],
@@ -517,16 +613,18 @@ def purge(
 ) -> None:
     """Delete old ended jobs with their weights, reports and certificates; not the audit log."""
     from core import retention
-    from core.artifacts import ArtifactStore
+    from core.artifacts import StoreDown, open_store
     from core.ledger import Ledger
 
-    seconds = _duration(older_than)
+    seconds = _duration("--older-than", older_than)
     settings = _settings()
     ledger = Ledger(settings.database_url)
     try:
         ledger.migrate()
-        store = ArtifactStore(settings.artifacts_url)
+        store = open_store(settings.artifacts_url)
         purged = retention.purge(ledger, store, time.time() - seconds, dry_run)
+    except StoreDown as error:
+        _fail(f"{error}; what was deleted until then stays so, run it again")
     finally:
         ledger.close()
     did = "would delete" if dry_run else "deleted"
@@ -617,11 +715,11 @@ def _regenerate(certificate: dict[str, Any], content: bytes) -> str:
     )
 
 
-def _duration(text: str) -> float:
+def _duration(option: str, text: str) -> float:
     """Return the seconds of a text such as 90d."""
     number, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not (number.isascii() and number.isdigit() and len(number) < 7):
-        _fail(f"--older-than {text}: write a whole number and h, d or w, such as 90d")
+        _fail(f"{option} {text}: write a whole number and h, d or w, such as 90d")
     return int(number) * _UNITS[unit]
 
 
@@ -639,6 +737,10 @@ def _service(url: str, key: str | None) -> Iterator[Client]:
         _fail(str(error), 4)
     except (HyperForgetError, OSError, httpx.InvalidURL) as error:
         _fail(str(error))
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no input")
 
 
 def _labels(text: str) -> list[int]:

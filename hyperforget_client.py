@@ -123,6 +123,15 @@ class Job:
         return self.status in _ENDED
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of an input, and the probabilities of all classes by label."""
+
+    label: int
+    name: str
+    probabilities: list[float]
+
+
 class Client:
     """Speaks to one service; use as a context manager, or call `close`.
 
@@ -170,7 +179,8 @@ class Client:
         Args:
             wait: seconds to wait for the job's end; None: return at once.
             options: further fields of `POST /unlearn`: generator, candidates, seed, require,
-                refine_steps, external_id and so on; those that are None are left out.
+                refine_steps, external_id, callback_url and so on; those that are None are left
+                out.
 
         Raises:
             Problem: the request was refused.
@@ -211,38 +221,77 @@ class Client:
         Args:
             filters: status, generator, external_id and so on.
         """
-        params = {"limit": page_size} | {k: v for k, v in filters.items() if v is not None}
-        while True:
-            page = self._send("GET", "/jobs", params=params).json()
-            yield from map(_job, page["items"])
-            if page["next"] is None:
-                return
-            params["cursor"] = page["next"]
+        return map(_job, self._pages("/jobs", page_size, filters))
 
     def cancel(self, job: Job | str) -> Job:
         """Cancel a queued or running job."""
         return _job(self._send("POST", f"{_path(_id(job))}/cancel").json())
+
+    def deliveries(self, page_size: int = 100, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Yield deliveries to callback URLs, the newest first.
+
+        Args:
+            filters: status, job.
+        """
+        return self._pages("/webhooks/deliveries", page_size, filters)
+
+    def replay(self, delivery_id: str) -> dict[str, Any]:
+        """Have an event sent again, whatever became of it; return its delivery."""
+        path = f"/webhooks/deliveries/{quote(delivery_id, safe='')}/replay"
+        replayed: dict[str, Any] = self._send("POST", path).json()
+        return replayed
+
+    def rotate_secret(self, overlap_seconds: float = 86_400.0) -> str:
+        """Make a new signing secret for webhooks and return it; it can't be asked for again.
+
+        Args:
+            overlap_seconds: for how long the secrets so far go on signing beside it.
+        """
+        body = {"overlap_seconds": overlap_seconds}
+        return str(self._send("POST", "/webhooks/secret", json=body).json()["secret"])
 
     def generators(self) -> list[dict[str, Any]]:
         """Return what can be unlearned from."""
         items: list[dict[str, Any]] = self._send("GET", "/generators").json()["items"]
         return items
 
-    def weights(self, job: Job | str) -> bytes:
-        """Return a job's weights, a safetensors file, checked against their digest."""
-        return self._download(f"{_path(_id(job))}/weights")
+    def weights(self, job: Job | str, format: str = "safetensors") -> bytes:
+        """Return a job's weights, a file of some format, checked against its digest.
 
-    def save_weights(self, job: Job | str, path: str | Path) -> Path:
-        """Write a job's weights to a file, which is there whole and checked or not at all."""
+        Args:
+            format: safetensors, npz or onnx.
+        """
+        return self._download(_weights_path(job, format))
+
+    def save_weights(self, job: Job | str, path: str | Path, format: str = "safetensors") -> Path:
+        """Write a job's weights to a file, which is there whole and checked or not at all.
+
+        Args:
+            format: safetensors, npz or onnx.
+        """
         target = Path(path)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                self._fetch(f"{_path(_id(job))}/weights", file)
+                self._fetch(_weights_path(job, format), file)
             Path(name).replace(target)
         finally:
             Path(name).unlink(missing_ok=True)
         return target
+
+    def predict(self, job: Job | str, inputs: Sequence[Any]) -> list[Prediction]:
+        """Return what a job's weights say about a few inputs.
+
+        Args:
+            inputs: up to 64, each a flat or nested list of pixels scaled to 0..1 (divided by the
+                data set's `scale`).
+
+        Raises:
+            Problem: an input is refused, or the job has not succeeded.
+        """
+        body = {"inputs": list(inputs)}
+        said = self._send("POST", f"{_path(_id(job))}/predict", json=body).json()["predictions"]
+        return [Prediction(p["label"], p["name"], p["probabilities"]) for p in said]
 
     def report(self, job: Job | str) -> dict[str, Any]:
         """Return a job's report: the request, every candidate, all metrics."""
@@ -256,6 +305,17 @@ class Client:
     def keys(self) -> bytes:
         """Return the public keys that certificates are signed with."""
         return self._download("/keys")
+
+    def _pages(
+        self, path: str, page_size: int, filters: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        params = {"limit": page_size} | {k: v for k, v in filters.items() if v is not None}
+        while True:
+            page = self._send("GET", path, params=params).json()
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            params["cursor"] = page["next"]
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Send a request, again where that may help, and return its good answer."""
@@ -334,3 +394,7 @@ def _id(job: Job | str) -> str:
 
 def _path(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _weights_path(job: Job | str, form: str) -> str:
+    return f"{_path(_id(job))}/weights?format={quote(form, safe='')}"

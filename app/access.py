@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import pages
 from app.problems import Problem
 from app.ratelimit import Standing
 from app.services import Services
@@ -17,12 +18,7 @@ from core import access
 from core.access import DEFAULT_TENANT, ApiKey
 
 # All that is seen without a key. A new route needs a key unless it is added here.
-PUBLIC = frozenset(
-    {
-        *("/", "/healthz", "/readyz", "/keys"),
-        *("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"),
-    }
-)
+PUBLIC = pages.PATHS | {"/healthz", "/readyz", "/keys", "/openapi.json"}
 _BEARER = re.compile(r"Bearer +(\S+) *", re.IGNORECASE)
 
 

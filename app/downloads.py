@@ -1,46 +1,103 @@
 """What a finished job has to hand out."""
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
-from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from collections.abc import Iterator
+from typing import Annotated, Any
 
-from app.access import Caller, Downloader
-from app.documents import digest_headers, document, is_known
-from app.jobs import owned
-from app.problems import FieldError, Problem
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from app.access import Downloader
+from app.documents import document
+from app.formats import MEDIA_TYPES, Format, negotiate
+from app.jobs import NO_JOB, owned
+from app.openapi import said
+from app.problems import Problem
+from app.representations import Span, representation
 from app.services import Services, Use
+from app.stored import artifact, reading
+from core.artifacts import describe
+from core.ledger import Job
 from core.states import Status
 
 router = APIRouter(tags=["jobs"])
 
 
+def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Return the documented answers of a route that hands out a file."""
+    headers = ("ETag", "Repr-Digest")
+    content = {"content": {kind: dict[str, Any]() for kind in media_types}}
+    return {
+        200: said("The whole file", *headers) | content,
+        206: said("The bytes that `Range` asked for", *headers) | content,
+        304: said("The client has it: `If-None-Match`", *headers),
+        404: NO_JOB,
+        409: said("The job has none"),
+        410: said("It is no longer stored"),
+        416: said("`Range` asks for no bytes of the file"),
+        503: said("The artifact store is down", "Retry-After"),
+    }
+
+
+@router.head("/jobs/{job_id}/weights", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/weights",
-    response_class=FileResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}},
+    response_class=Response,
+    responses={
+        **_file(*(types[0] for types in MEDIA_TYPES.values())),
+        406: said("`Accept` names no format that there is"),
+    },
 )
-def get_weights(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
-    """Download the weights, a safetensors `state_dict`."""
-    return _artifact(
-        job_id, "weights", "safetensors", "application/octet-stream", request, use, caller
-    )
+def get_weights(
+    job_id: str,
+    request: Request,
+    use: Use,
+    caller: Downloader,
+    form: Annotated[
+        Format | None, Query(alias="format", description="default: what `Accept` asks for")
+    ] = None,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Download the weights: a safetensors `state_dict`, the same as npz, or an ONNX model."""
+    job = owned(job_id, use, caller)
+    form = form or negotiate(accept)
+    kind, varies = MEDIA_TYPES[form][0], {"Vary": "Accept"}
+    if form is Format.SAFETENSORS:
+        return _as_stored(job, "weights", form, kind, request, use, varies)
+    stored = artifact(job, "weights")
+    with reading(job, "weights"):
+        content = use.store.read(stored)
+    from app.networks import network, npz  # numpy is loaded once somebody needs it
+
+    if form is Format.NPZ:
+        made = npz(content)
+    else:
+        made = network(content, job, use.catalog.entries.get(job.generator)).onnx()
+
+    def stream(span: Span | None) -> Iterator[bytes]:
+        return iter([made[slice(*span)] if span else made])
+
+    return representation(request, describe(made), stream, kind, _filename(job, form), varies)
 
 
+@router.head("/jobs/{job_id}/report", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/report",
-    response_class=FileResponse,
-    responses={200: {"content": {"application/json": {}}}},
+    response_class=Response,
+    responses=_file("application/json"),
 )
 def get_report(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the report: the request, every candidate, all metrics, what is not proven."""
-    return _artifact(job_id, "report", "json", "application/json", request, use, caller)
+    job = owned(job_id, use, caller)
+    return _as_stored(job, "report", "json", "application/json", request, use)
 
 
 @router.get(
     "/jobs/{job_id}/certificate",
     response_class=Response,
-    responses={200: {"content": {"application/json": {}}}},
+    responses={
+        status: answer
+        for status, answer in _file("application/json").items()
+        if status in (200, 304, 404, 409)
+    },
 )
 def get_certificate(job_id: str, request: Request, use: Use, caller: Downloader) -> Response:
     """Download the signed certificate: an in-toto Statement in a DSSE envelope.
@@ -58,52 +115,24 @@ def get_certificate(job_id: str, request: Request, use: Use, caller: Downloader)
     return document(found.encode(), "application/json", request)
 
 
-def _artifact(
-    job_id: str,
+def _as_stored(
+    job: Job,
     name: str,
     suffix: str,
     media_type: str,
     request: Request,
     use: Services,
-    caller: Caller,
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    job = owned(job_id, use, caller)
-    stored = (job.artifacts or {}).get(name)
-    if stored is None:
-        detail = f"job {job.id} is {job.status} and has no {name}"
-        raise Problem(409, "no-artifact", detail)
-    sha256 = stored["sha256"]
-    path = use.store.path(sha256)
-    if not path.is_file():
-        raise Problem(410, "artifact-gone", f"the {name} of job {job.id} are no longer stored")
-    headers = digest_headers(sha256)
-    if is_known(request, headers):
-        return Response(status_code=304, headers=headers)
+    stored = artifact(job, name)
+
+    def stream(span: Span | None) -> Iterator[bytes]:
+        with reading(job, name):
+            return use.store.stream(stored, span)
+
+    return representation(request, stored, stream, media_type, _filename(job, suffix), headers)
+
+
+def _filename(job: Job, suffix: str) -> str:
     forgot = "-".join(str(label) for label in job.forget)
-    filename = f"{job.generator}-without-{forgot}.{suffix}"
-    return _File(path, headers=headers, media_type=media_type, filename=filename)
-
-
-class _File(FileResponse):
-    """A file whose refused byte ranges are problem documents too."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused: Message | None = None
-
-        async def watch(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused = message
-            elif refused is None:
-                await send(message)
-
-        await super().__call__(scope, receive, watch)
-        if refused is None:
-            return
-        asked = Headers(scope=scope)["range"].encode("ascii", "backslashreplace").decode()[:80]
-        what = f"{asked!r} is no range of bytes of this file"
-        kept = {k: v for k, v in Headers(raw=refused["headers"]).items() if k == "content-range"}
-        problem = Problem(
-            refused["status"], "bad-range", f"Range: {what}", [FieldError("Range", what)], kept
-        )
-        await problem.response(scope["path"])(scope, receive, send)
+    return f"{job.generator}-without-{forgot}.{suffix}"

@@ -5,9 +5,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.access import Known
+from app.openapi import said
 from app.problems import Problem
+from app.recording import availability
 from app.schemas import ClassView, GeneratorList, GeneratorSummary, GeneratorView
-from app.services import Services, Use, availability
+from app.services import Services, Use
 from core.catalog import Entry
 
 router = APIRouter(tags=["generators"])
@@ -21,7 +23,7 @@ def list_generators(use: Use, caller: Known) -> GeneratorList:
     )
 
 
-@router.get("/generators/{generator_id}")
+@router.get("/generators/{generator_id}", responses={404: said("There is no such generator")})
 def get_generator(generator_id: str, use: Use, caller: Known) -> GeneratorView:
     """Describe a generator: classes, classifier, normalisation, data, audit."""
     entry = use.catalog.entries.get(generator_id)

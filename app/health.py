@@ -1,5 +1,6 @@
 """Is the process alive, and can the service do its work."""
 
+import logging
 from collections.abc import Callable
 
 import redis
@@ -8,7 +9,9 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.services import Services, Use
+from core.artifacts import StoreDown
 
+log = logging.getLogger("hyperforget.app")
 router = APIRouter(tags=["health"])
 
 
@@ -58,6 +61,9 @@ def _serving(use: Services) -> dict[str, list[str]]:
 def _try(check: Callable[[], object]) -> str:
     try:
         check()
+    except StoreDown as error:
+        log.warning("artifact store: %s", error)
+        return f"down: {error.reason}"
     except (redis.exceptions.RedisError, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         return f"down: {type(error).__name__}"
     return "ok"

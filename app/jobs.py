@@ -1,16 +1,15 @@
 """Jobs: looked at, listed, canceled."""
 
-import base64
-import binascii
 import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 from starlette.concurrency import run_in_threadpool
 
 from app import waiting
 from app.access import Caller, Reader, Unlearner
+from app.openapi import said
 from app.problems import FieldError, Problem, invalid
 from app.schemas import PRINTABLE, JobPage, JobView
 from app.services import Services, Use
@@ -21,7 +20,24 @@ from core.states import Status
 
 router = APIRouter(tags=["jobs"])
 
+NO_JOB = said("There is no such job")
+
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CURSOR = re.compile(r"^[0-7]?[0-9a-f]{1,7}$")  # what a database counts: to 2**31
+
+
+def _dated(value: object) -> object:
+    if isinstance(value, str) and not re.match(r"\d{4}-", value):
+        raise ValueError("must be a date and time with its offset (RFC 3339)")
+    return value  # pydantic would take a bare number as seconds
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_dated)]
+
+Cursor = Annotated[
+    str,
+    Query(description="`next` of the page before", json_schema_extra={"pattern": _CURSOR.pattern}),
+]
 
 
 @router.get("/jobs")
@@ -31,13 +47,13 @@ def list_jobs(
     status: Status | None = None,
     generator: Annotated[str | None, Query(max_length=64, pattern=PRINTABLE)] = None,
     external_id: Annotated[str | None, Query(max_length=200, pattern=PRINTABLE)] = None,
-    created_after: Annotated[AwareDatetime | None, Query(description="from then on")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="before then")] = None,
+    created_after: Annotated[Instant | None, Query(description="from then on")] = None,
+    created_before: Annotated[Instant | None, Query(description="before then")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Cursor | None = None,
 ) -> JobPage:
     """List jobs, newest first."""
-    before = _read_cursor(cursor) if cursor is not None else None
+    before = read_cursor(cursor) if cursor is not None else None
     since = created_after.timestamp() if created_after else None
     until = created_before.timestamp() if created_before else None
     jobs = use.ledger.page(
@@ -46,11 +62,11 @@ def list_jobs(
     more = len(jobs) > limit
     return JobPage(
         items=views(jobs[:limit], use.ledger),
-        next=_write_cursor(jobs[limit - 1].seq) if more else None,
+        next=write_cursor(jobs[limit - 1].seq) if more else None,
     )
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", responses={404: NO_JOB})
 async def get_job(
     job_id: str, use: Use, caller: Reader, response: Response, prefer: Prefer = None
 ) -> JobView:
@@ -64,7 +80,7 @@ async def get_job(
     return shown
 
 
-@router.post("/jobs/{job_id}/cancel")
+@router.post("/jobs/{job_id}/cancel", responses={404: NO_JOB, 409: said("It has ended already")})
 def cancel_job(job_id: str, use: Use, caller: Unlearner) -> JobView:
     """Cancel a queued or running job."""
     job = owned(job_id, use, caller)
@@ -88,15 +104,17 @@ def owned(job_id: str, use: Services, caller: Caller) -> Job:
     return job
 
 
-def _write_cursor(seq: int) -> str:
-    return base64.urlsafe_b64encode(f"before:{seq}".encode()).decode()
+def write_cursor(seq: int) -> str:
+    """Return where the next page goes on."""
+    return f"{seq:x}"
 
 
-def _read_cursor(cursor: str) -> int:
-    try:
-        word, _, seq = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
-        if word == "before" and seq.isascii() and seq.isdigit() and int(seq) < 2**31:
-            return int(seq)
-    except (binascii.Error, ValueError):
-        pass
+def read_cursor(cursor: str) -> int:
+    """Return the ledger's number in a cursor.
+
+    Raises:
+        Problem: 422, it is none of ours.
+    """
+    if _CURSOR.fullmatch(cursor):
+        return int(cursor, 16)
     raise invalid(FieldError("cursor", "is none that this service gave; leave it out to start"))

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app.documents import document
+from app.openapi import said
 from app.services import Use
 
 router = APIRouter(tags=["certificates"])
@@ -31,7 +32,7 @@ class KeySet(BaseModel):
     keys: list[KeyView]
 
 
-@router.get("/keys", response_model=KeySet)
+@router.get("/keys", response_model=KeySet, responses={304: said("The client has this list")})
 def list_keys(request: Request, use: Use) -> Response:
     """List the public keys that certificates are signed with.
 

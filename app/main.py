@@ -5,13 +5,26 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
-from app import downloads, generators, health, jobs, keys, metrics, problems, unlearning
+from app import (
+    backlog,
+    downloads,
+    events,
+    generators,
+    health,
+    jobs,
+    keys,
+    metrics,
+    openapi,
+    pages,
+    predictions,
+    problems,
+    unlearning,
+    webhooks,
+)
 from app.access import Gate
 from app.limits import BodyLimit
 from app.observing import Observe, RequestMeters
-from app.schemas import ProblemView
 from app.services import Services
 from core.settings import Settings
 
@@ -37,25 +50,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("hyperforget"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        responses={
-            "default": {
-                "description": "Problem (RFC 9457)",
-                "content": {problems.MEDIA_TYPE: {"schema": ProblemView.model_json_schema()}},
-            }
-        },
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere, see `app.pages`
+        redoc_url=None,
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate)  # outside of it: no body is read of who may not come in
     app.state.meters = metrics.registry()
     app.add_middleware(Observe, RequestMeters(app.state.meters))  # the outermost
     problems.install(app)
-    for module in (unlearning, jobs, downloads, generators, keys, health, metrics):
+    for module in (
+        *(unlearning, events, jobs, downloads, predictions, generators),
+        *(webhooks, keys, health, backlog, metrics, pages),
+    ):
         app.include_router(module.router)
-
-    @app.get("/", include_in_schema=False)
-    def index() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    openapi.install(app)
     return app
 
 

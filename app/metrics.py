@@ -70,6 +70,7 @@ class JobCollector(Collector):
         try:
             with self._use.ledger.read() as connection:
                 counted = tallies.read(connection)
+            deliveries = self._use.outbox.counts()
             backlog, workers = self._use.ledger.backlog(), self._use.live_workers()
         except sqlalchemy.exc.SQLAlchemyError as error:
             log.warning("no figures of jobs: %r", error)
@@ -80,6 +81,7 @@ class JobCollector(Collector):
         yield up
         yield from _backlog(backlog, time.time())
         yield _workers(workers)
+        yield _deliveries(deliveries)
         yield from _ends(counted)
         yield _stages(counted)
 
@@ -111,6 +113,15 @@ def _workers(workers: Iterable[LiveWorker]) -> Metric:
     )
     for generator, count in sorted(serving.items()):
         family.add_metric([generator], count)
+    return family
+
+
+def _deliveries(counted: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(
+        "hyperforget_deliveries", "Webhook deliveries that are kept", labels=("status",)
+    )
+    for state, count in counted.items():
+        family.add_metric([state], count)
     return family
 
 

@@ -50,9 +50,11 @@ class RateLimiter:
         per_minute: requests of one tenant.
     """
 
-    def __init__(self, client: redis.Redis, url: str, per_minute: int) -> None:
+    def __init__(self, client: redis.Redis, per_minute: int) -> None:
         shared = RedisStorage(
-            url, connection_pool=client.connection_pool, key_prefix="hyperforget:rate"
+            "redis://",  # not read: the client knows where
+            connection_pool=client.connection_pool,
+            key_prefix="hyperforget:rate",
         )
         self._shared = FixedWindowRateLimiter(shared)
         self._own = FixedWindowRateLimiter(MemoryStorage())

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -11,7 +12,9 @@ from pydantic import (
     model_validator,
 )
 
+from core.addresses import MAX_URL, parse
 from core.states import Status
+from core.webhooks import State
 
 MAX_CANDIDATES = 64
 MAX_REFINE_STEPS = 400
@@ -21,7 +24,19 @@ PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL stores n
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 8.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# The bounds come first: pydantic forgets those around a validator in the schema.
+Candidates = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_whole)]
+Steps = Annotated[int, Field(ge=0, le=MAX_REFINE_STEPS), BeforeValidator(_whole)]
+
+
 def _label(value: object) -> object:
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("must be a class label (integer) or a class name (string)")
     return value
@@ -32,6 +47,14 @@ Label = Annotated[
     BeforeValidator(_label),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
 ]
+
+
+def _callback(url: str) -> str:
+    parse(url)
+    return url
+
+
+CallbackUrl = Annotated[str, AfterValidator(_callback)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -83,19 +106,15 @@ class UnlearnRequest(Strict):
     generator: str | None = Field(
         None, max_length=64, description="a generator's id; default: the service's default one"
     )
-    candidates: int = Field(
-        8, ge=1, le=MAX_CANDIDATES, description="weight sets drawn; the best on validation is kept"
+    candidates: Candidates = Field(
+        8, description="weight sets drawn; the best on validation is kept"
     )
-    seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="of the noise; default: a random one, recorded"
-    )
+    seed: Seed | None = Field(None, description="of the noise; default: a random one, recorded")
     prompt: LossPrompt | None = Field(
         None, description="losses to aim at; default: none, the weights are as if retrained"
     )
-    refine_steps: int | None = Field(
+    refine_steps: Steps | None = Field(
         None,
-        ge=0,
-        le=MAX_REFINE_STEPS,
         description="training steps on the retained classes after sampling; default: the "
         "generator's own, or 0 with a prompt",
     )
@@ -113,6 +132,15 @@ class UnlearnRequest(Strict):
         le=MAX_DEADLINE,
         allow_inf_nan=False,
         description="the job fails if it has not ended so soon after it was recorded",
+    )
+    callback_url: CallbackUrl | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_URL,
+        pattern=r"^https?://[^\s\\#]+$",
+        description="told when the job has ended, by a signed POST (Standard Webhooks); https, "
+        "to a public address",
+        examples=["https://example.com/hooks/hyperforget"],
     )
 
 
@@ -137,6 +165,7 @@ class Links(BaseModel):
     weights: str | None = None
     report: str | None = None
     certificate: str | None = None
+    deliveries: str | None = None
 
 
 class JobView(BaseModel):
@@ -148,6 +177,7 @@ class JobView(BaseModel):
     forget: list[int]
     request: dict[str, Any]
     external_id: str | None
+    callback_url: str | None
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -170,6 +200,57 @@ class JobPage(BaseModel):
 
     items: list[JobView]
     next: str | None = Field(description="pass as `cursor` for the next page")
+
+
+class DeliveryLinks(BaseModel):
+    """Where to go on from a delivery; absent what is not possible now."""
+
+    job: str
+    replay: str | None
+
+
+class DeliveryView(BaseModel):
+    """The delivery of an event to a callback URL. Times are RFC 3339, UTC."""
+
+    id: str = Field(description="the event's: the `webhook-id` of every attempt")
+    event: str
+    job: str
+    callback_url: str
+    status: State
+    created_at: str
+    attempts: int
+    last_attempt_at: str | None
+    last_status: int | None = Field(description="HTTP status of the last answer, if one came")
+    last_error: str | None
+    next_attempt_at: str | None
+    links: DeliveryLinks
+
+
+class DeliveryPage(BaseModel):
+    """Some deliveries, newest first."""
+
+    items: list[DeliveryView]
+    next: str | None = Field(description="pass as `cursor` for the next page")
+
+
+class Rotation(Strict):
+    """The body of `POST /webhooks/secret`."""
+
+    overlap_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        le=7 * 86_400,
+        allow_inf_nan=False,
+        description="for how long the secrets so far go on signing beside the new one; 0 when "
+        "one has leaked",
+    )
+
+
+class SecretView(BaseModel):
+    """A new signing secret: shown in this answer and never again."""
+
+    secret: str = Field(description="`whsec_` and base64, as Standard Webhooks' libraries take it")
+    overlap_ends_at: str
 
 
 class ClassView(BaseModel):

@@ -1,21 +1,26 @@
 """What the routes work with, opened when the app starts and closed when it ends."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import redis
 from fastapi import Depends, Request
 
+from app.deliverer import Deliverer
+from app.feed import Feed
 from app.ratelimit import RateLimiter
+from app.recording import Recorder
 from app.waiting import Waiting
 from core.access import Keys
-from core.artifacts import ArtifactStore
+from core.addresses import Addresses
+from core.artifacts import open_store
 from core.catalog import Catalog
 from core.ledger import Bounds, Job, Ledger, LiveWorker
-from core.queue import Bell, connect
+from core.queue import Bell, connect, warn_of_eviction
 from core.reconciler import Reconciler
 from core.settings import Settings
+from core.webhooks import Outbox, Secrets
 
 log = logging.getLogger("hyperforget.app")
 
@@ -30,22 +35,32 @@ class Services:
         self.redis = connect(settings.queue_url)
         self.bell = Bell(self.redis)
         self.keys = Keys(self.ledger)
-        self.limiter = RateLimiter(self.redis, settings.queue_url, settings.rate_limit)
-        self.bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
+        self.limiter = RateLimiter(self.redis, settings.rate_limit)
+        bounds = Bounds(settings.max_waiting, settings.max_waiting_total)
+        self.recorder = Recorder(self.ledger, bounds, self.live_workers, self.ring)
         self.waiting = Waiting(self.ledger)
-        self.store = ArtifactStore(settings.artifacts_url)
+        self.addresses = Addresses(settings.webhook_networks)
+        self.outbox = Outbox(self.ledger)
+        self.secrets = Secrets(self.ledger)
+        self.store = open_store(settings.artifacts_url)
+        self.feed = Feed(self.ledger)
         self.catalog = Catalog(settings.generator_roots)
         self._reconciler = Reconciler(
             self.ledger, self.bell, settings.reconcile_seconds, settings.max_lost
         )
+        self._deliverer = Deliverer(self.ledger, settings)
 
     def start(self) -> None:
         """Begin what runs in the background."""
+        warn_of_eviction(self.redis)
         self._reconciler.start()
+        self._deliverer.start()
 
     def close(self) -> None:
         """End it and close all connections."""
+        self._deliverer.stop()
         self._reconciler.stop()
+        self.addresses.close()
         self.redis.close()
         self.ledger.close()
 
@@ -59,18 +74,6 @@ class Services:
     def live_workers(self) -> list[LiveWorker]:
         """Return the workers whose lease has not run out."""
         return self.ledger.live_workers(self.settings.lease_seconds)
-
-
-def availability(generator: str, workers: Iterable[LiveWorker]) -> tuple[bool | None, str | None]:
-    """Tell whether a live worker serves a generator, and if none does, why.
-
-    Returns:
-        (None, None) while no worker is up to tell.
-    """
-    said = [worker.generators.get(generator, "no worker has it") for worker in workers]
-    if not said:
-        return None, None
-    return (True, None) if None in said else (False, said[0])
 
 
 def services(request: Request) -> Services:

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from app import waiting
+from app import callbacks, waiting
 from app.access import Unlearner
+from app.openapi import said
 from app.problems import FieldError, Problem, invalid
+from app.recording import Unavailable
 from app.schemas import (
     MAX_SEED,
     BulkRequest,
@@ -19,13 +21,13 @@ from app.schemas import (
     LossPrompt,
     UnlearnRequest,
 )
-from app.services import Services, Use, availability
+from app.services import Services, Use
 from app.views import view, views
 from app.waiting import Prefer
 from core import logs
 from core.catalog import Entry
 from core.idempotency import Answer, Once, Reused, Running
-from core.ledger import Full, Job, NewJob, Recorded
+from core.ledger import Full, Job, NewJob, Order, Recorded
 
 router = APIRouter(tags=["jobs"])
 
@@ -43,12 +45,21 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: said("A request of the same `Idempotency-Key` is not answered yet", "Retry-After"),
+    503: said("No worker serves the generator at present", "Retry-After"),
+}
+
 
 @router.post(
     "/unlearn",
     status_code=202,
     response_model=JobView,
-    responses={200: {"model": JobView, "description": "With `Prefer: wait`: it has ended."}},
+    responses={
+        200: {"model": JobView, "description": "With `Prefer: wait`: it has ended."},
+        202: said("Recorded", "Location"),
+        **_REFUSED,
+    },
 )
 async def unlearn(
     body: UnlearnRequest,
@@ -76,7 +87,10 @@ async def unlearn(
     "/unlearn/bulk",
     status_code=202,
     response_model=JobList,
-    responses={200: {"model": JobList, "description": "With `Prefer: wait`: all have ended."}},
+    responses={
+        200: {"model": JobList, "description": "With `Prefer: wait`: all have ended."},
+        **_REFUSED,
+    },
 )
 async def unlearn_bulk(
     body: BulkRequest,
@@ -124,12 +138,16 @@ class _Order:
         self._key = key
         self._content = content
         self._answer = answer
+        self._uncallable: list[FieldError] = []
 
     async def take(self, patience: int) -> Response:
         """Record the jobs, ring, wait if that was asked for, and answer."""
         busy = patience + _SLACK if patience else 0.0
         once = Once(self._key, self._content, busy, self._first) if self._key else None
-        recorded = await run_in_threadpool(self._record, once)
+        self._uncallable = await callbacks.refusals(
+            self._requests, self._use.addresses, self._tenant
+        )
+        recorded = await self._record(once)
         if not recorded.jobs:
             assert recorded.answer is not None
             return _respond(recorded.answer, {"Idempotent-Replayed": "true"})
@@ -140,11 +158,11 @@ class _Order:
         answer = await run_in_threadpool(self._last, ids, once)
         return _respond(answer, {"Preference-Applied": f"wait={patience}"} if waited else {})
 
-    def _record(self, once: Once | None) -> Recorded:
+    async def _record(self, once: Once | None) -> Recorded:
         use = self._use
-        new = _checked(self._requests, use)
+        new = _checked(self._requests, use, self._uncallable)
         try:
-            recorded = use.ledger.record(new, self._tenant, use.bounds, once)
+            return await use.recorder.record(Order(new, self._tenant, once))
         except Reused:
             what = "was used with another request; take a new key"
             raise _keyed(422, "idempotency-key-reused", what) from None
@@ -153,8 +171,8 @@ class _Order:
             raise _keyed(409, "request-running", what, {"Retry-After": "1"}) from None
         except Full as full:
             raise _full(full) from None
-        use.ring(recorded.jobs)
-        return recorded
+        except Unavailable as unavailable:
+            raise _unavailable(unavailable) from None
 
     def _first(self, jobs: Sequence[Job], ahead: int) -> Answer:
         return self._answer([view(job, ahead + i) for i, job in enumerate(jobs)])
@@ -192,15 +210,30 @@ def _full(full: Full) -> Problem:
     )
 
 
-def _checked(requests: Mapping[str, UnlearnRequest], use: Services) -> list[NewJob]:
-    """Check requests against the generators, all before any is refused."""
-    new, errors = [], []
+def _unavailable(why: Unavailable) -> Problem:
+    what = f"is not served at present: {why.reason}"
+    return Problem(
+        503,
+        "generator-unavailable",
+        f"generator {why.generator!r} {what}",
+        [FieldError("generator", what)],
+        {"Retry-After": "60"},
+    )
+
+
+def _checked(
+    requests: Mapping[str, UnlearnRequest], use: Services, found: Sequence[FieldError]
+) -> list[NewJob]:
+    """Check requests against the generators, all before any is refused for this or what was found.
+
+    Raises:
+        Problem: 422.
+    """
+    new, errors = [], [*found]
     for path, body in requests.items():
         try:
             new.append(_new_job(body, use))
         except Problem as problem:
-            if problem.status != 422:
-                raise
             errors += [FieldError(path + error.field, error.detail) for error in problem.errors]
         if len(errors) >= 10:
             break
@@ -220,7 +253,8 @@ def _new_job(body: UnlearnRequest, use: Services) -> NewJob:
         "deadline_seconds": body.deadline_seconds,
         "request_id": logs.request_id.get(),
     }
-    return NewJob(entry.id, _labels(body.forget, entry.class_names), request, body.external_id)
+    forget = _labels(body.forget, entry.class_names)
+    return NewJob(entry.id, forget, request, body.external_id, body.callback_url)
 
 
 def _prompt(prompt: LossPrompt, entry: Entry) -> dict[str, Any]:
@@ -249,15 +283,6 @@ def _generator(name: str | None, use: Services) -> Entry:
     if wanted not in known:
         have = ", ".join(known) or "none"
         raise invalid(FieldError("generator", f"is not known; this service has: {have}"))
-    available, reason = availability(wanted, use.live_workers())
-    if available is False:
-        raise Problem(
-            503,
-            "generator-unavailable",
-            f"generator {wanted!r} is not served at present: {reason}",
-            [FieldError("generator", f"is not served at present: {reason}")],
-            {"Retry-After": "60"},
-        )
     return known[wanted]
 
 

@@ -23,10 +23,11 @@ def view(job: Job, position: int | None) -> JobView:
         forget=job.forget,
         request=job.request,
         external_id=job.external_id,
-        created_at=_time(job.created_at),
-        started_at=_time(job.started_at) if job.started_at else None,
-        finished_at=_time(job.finished_at) if job.finished_at else None,
-        deadline_at=_time(job.deadline_at) if job.deadline_at else None,
+        callback_url=job.callback_url,
+        created_at=rfc3339(job.created_at),
+        started_at=rfc3339(job.started_at) if job.started_at else None,
+        finished_at=rfc3339(job.finished_at) if job.finished_at else None,
+        deadline_at=rfc3339(job.deadline_at) if job.deadline_at else None,
         progress=Progress(stage=job.stage, fraction=job.fraction),
         queue_position=position,
         metrics=job.metrics,
@@ -44,8 +45,10 @@ def _links(job: Job) -> Links:
         weights=f"{me}/weights" if done else None,
         report=f"{me}/report" if "report" in (job.artifacts or {}) else None,
         certificate=f"{me}/certificate" if done else None,
+        deliveries=f"/webhooks/deliveries?job={job.id}" if job.callback_url else None,
     )
 
 
-def _time(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """Return a time of the ledger as the API shows it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -67,12 +67,13 @@ def _write_ahead(connection: Any) -> None:
 
 
 def _engine(url: str) -> Engine:
+    # Parameters are hidden from errors, which are logged: secrets are among them.
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     parsed = sa.make_url(url)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_PATIENCE})
+    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_PATIENCE}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: object) -> None:

@@ -104,7 +104,8 @@ def keep(connection: Connection, tenant: str, once: Once, answer: Answer, now: f
             status=answer.status,
             location=answer.location,
             body=answer.body,
-            busy_until=now + once.busy,
+            # 0: it is the last answer, for those too who waited for this and saw an earlier now.
+            busy_until=now + once.busy if once.busy else 0.0,
             expires_at=now + KEPT_SECONDS,
         )
     )

@@ -7,6 +7,7 @@ the job: a worker that was given up for lost changes nothing when it wakes.
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from core import auditlog, idempotency, tallies
+from core import auditlog, idempotency, tallies, webhooks
 from core.access import DEFAULT_TENANT
 from core.database import Database
-from core.idempotency import Answer, Once
+from core.idempotency import Answer, Once, Reused, Running
 from core.states import ENDED, OPEN, Status, sources
 from core.tables import metadata
 
@@ -45,6 +46,7 @@ jobs = sa.Table(
     sa.Column("error", sa.JSON),
     sa.Column("tenant", sa.String(64), nullable=False, server_default="default"),
     sa.Column("deadline_at", sa.Double),
+    sa.Column("callback_url", sa.String(2_048)),
     sa.Index("jobs_status_seq", "status", "seq"),
     sa.Index("jobs_tenant_seq", "tenant", "seq"),
     sa.Index("jobs_status_tenant", "status", "tenant"),
@@ -75,6 +77,8 @@ class Job:
         error: a problem document, once failed.
         tenant: whose it is.
         deadline_at: it fails if it has not ended by then.
+        callback_url: who is told when it ends. Not in ``request``, which reports show: callback
+            addresses may hold secrets.
     """
 
     seq: int
@@ -98,6 +102,7 @@ class Job:
     error: dict[str, Any] | None
     tenant: str
     deadline_at: float | None
+    callback_url: str | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class NewJob:
     forget: Sequence[int]
     request: dict[str, Any]
     external_id: str | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,23 @@ class AlreadyEnded(Exception):
     """The job has ended and can't be canceled any more."""
 
 
+@dataclass(frozen=True)
+class Order:
+    """What one client asks to record: all of it or none, and once if ``once`` says so."""
+
+    new: Sequence[NewJob]
+    tenant: str
+    once: Once | None = None
+
+    @property
+    def lock(self) -> tuple[str, str]:
+        """The idempotency key that it holds while it is written, of which tenant."""
+        return (self.tenant, self.once.key) if self.once else ("", "")
+
+
+Refused = Full | Reused | Running
+
+
 class Ledger(Database):
     """The record of jobs and workers."""
 
@@ -207,21 +230,31 @@ class Ledger(Database):
             Full: more would wait than the bounds allow.
             Reused, Running: see `core.idempotency`.
         """
+        (said,) = self.record_all([Order(new, tenant, once)], bounds)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def record_all(
+        self, orders: Sequence[Order], bounds: Bounds | None = None
+    ) -> list[Recorded | Refused]:
+        """Write down what several clients asked for, in one transaction: see `record`.
+
+        Returns:
+            For each order what became of it, or why it is refused, which harms no other.
+        """
         now = time.time()
+        # Keys are locked in one order everywhere, so that two processes can't wait in a ring.
+        by_key = sorted(range(len(orders)), key=lambda i: orders[i].lock)
+        said: dict[int, Recorded | Refused] = {}
         with self.write() as connection:
-            found = idempotency.find(connection, tenant, once, now) if once else None
-            if found:
-                return Recorded([], 0, found)
-            ahead = _waiting(connection, tenant, len(new), bounds)
-            rows = connection.execute(
-                sa.insert(jobs).returning(jobs, sort_by_parameter_order=True),
-                [_values(job, tenant, now) for job in new],
-            ).all()
-            recorded = [_job(row) for row in rows]
-            answer = once.answer(recorded, ahead) if once else None
-            if once and answer:
-                idempotency.keep(connection, tenant, once, answer, now)
-        return Recorded(recorded, ahead, answer)
+            waiting = _Waiting(connection)
+            for i in by_key:
+                try:
+                    said[i] = _record(connection, orders[i], waiting, bounds, now)
+                except (Full, Reused, Running) as refused:  # before it wrote anything
+                    said[i] = refused
+        return [said[i] for i in range(len(orders))]
 
     def complete(self, tenant: str, once: Once, answer: Answer) -> None:
         """Keep the answer that a request, recorded as running, was given at last."""
@@ -268,6 +301,12 @@ class Ledger(Database):
             query = query.where(jobs.c.created_at >= since)
         if until is not None:
             query = query.where(jobs.c.created_at < until)
+        with self.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def those(self, job_ids: Iterable[str]) -> list[Job]:
+        """Return some jobs by their ids, oldest first."""
+        query = sa.select(jobs).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.seq)
         with self.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
@@ -555,6 +594,25 @@ def _job(row: Row[Any]) -> Job:
     return Job(**values)
 
 
+def _record(
+    connection: Connection, order: Order, waiting: "_Waiting", bounds: Bounds | None, now: float
+) -> Recorded:
+    once, tenant = order.once, order.tenant
+    found = idempotency.find(connection, tenant, once, now) if once else None
+    if found:
+        return Recorded([], 0, found)
+    ahead = waiting.add(tenant, len(order.new), bounds)
+    rows = connection.execute(
+        sa.insert(jobs).returning(jobs, sort_by_parameter_order=True),
+        [_values(job, tenant, now) for job in order.new],
+    ).all()
+    recorded = [_job(row) for row in rows]
+    answer = once.answer(recorded, ahead) if once else None
+    if once and answer:
+        idempotency.keep(connection, tenant, once, answer, now)
+    return Recorded(recorded, ahead, answer)
+
+
 def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
     seconds = new.request.get("deadline_seconds")
     return {
@@ -564,6 +622,7 @@ def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
         "forget": sorted(new.forget),
         "request": new.request,
         "external_id": new.external_id,
+        "callback_url": new.callback_url,
         "created_at": now,
         "attempt": 0,
         "lost": 0,
@@ -573,17 +632,24 @@ def _values(new: NewJob, tenant: str, now: float) -> dict[str, Any]:
     }
 
 
-def _waiting(connection: Connection, tenant: str, more: int, bounds: Bounds | None) -> int:
-    """Count the jobs that wait, and refuse ``more`` of them over the bounds."""
-    mine = sa.func.count().filter(jobs.c.tenant == tenant)
-    query = sa.select(sa.func.count(), mine).where(jobs.c.status == Status.QUEUED)
-    total, own = connection.execute(query).one()
-    if bounds is not None:
-        if own + more > bounds.tenant:
-            raise Full("tenant", bounds.tenant)
-        if total + more > bounds.total:
-            raise Full("total", bounds.total)
-    return int(total)
+class _Waiting:
+    """How many jobs wait, of each tenant; asked once in a transaction, then kept in step."""
+
+    def __init__(self, connection: Connection) -> None:
+        query = sa.select(jobs.c.tenant, sa.func.count()).where(jobs.c.status == Status.QUEUED)
+        rows = connection.execute(query.group_by(jobs.c.tenant))
+        self._of: Counter[str] = Counter({row.tenant: row[1] for row in rows})
+
+    def add(self, tenant: str, more: int, bounds: Bounds | None) -> int:
+        """Count in more jobs of a tenant, or refuse them; return how many wait before them."""
+        total = self._of.total()
+        if bounds is not None:
+            if self._of[tenant] + more > bounds.tenant:
+                raise Full("tenant", bounds.tenant)
+            if total + more > bounds.total:
+                raise Full("total", bounds.total)
+        self._of[tenant] += more
+        return total
 
 
 def _in_time(now: float) -> sa.ColumnElement[bool]:
@@ -612,13 +678,14 @@ def _log_ends(
     rows: Iterable[Row[Any]],
     certify: Callable[[auditlog.Place, float], auditlog.Certified] | None = None,
 ) -> None:
-    """Enter the ends of jobs into the audit log, and keep the certificate of a success.
+    """Note the ends of jobs: outbox, audit log, certificate of a success, tallies.
 
     Comes last in a transaction: who holds the log's end must not wait for a job's row.
     """
     ended = [_job(row) for row in rows]
     if not ended:
         return
+    webhooks.enqueue(connection, ended, time.time())
     place = auditlog.end(connection)
     for job in ended:
         finished = job.finished_at or job.created_at

@@ -3,15 +3,22 @@
 A lost, doubled or late ring harms nothing: the worker asks the ledger what there is to do.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import RedisError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
+
+log = logging.getLogger("hyperforget.queue")
 
 QUEUE = "unlearn"
 FUNCTION = "unlearn"  # a name in `BellJob.functions`, never an import path
@@ -55,14 +62,79 @@ class BellJob(RQJob):
         """Send none: a planted job could name any address."""
 
 
-def connect(url: str) -> Redis:
-    """Return a client that gives up soon: no request and no lease waits for a dead Redis."""
-    return Redis.from_url(
-        url,
-        socket_timeout=_PATIENCE,
-        socket_connect_timeout=_PATIENCE,
-        retry=Retry(NoBackoff(), 1),
+class _Dropped:
+    """Closes a connection whose reading was given up, as redis-py does but for sentinels.
+
+    Kept, it would hand the late reply to whatever is asked next on it.
+    """
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        options.setdefault("disconnect_on_error", True)
+        return super().read_response(*args, **options)  # type: ignore[misc]
+
+
+class _SentinelPlain(_Dropped, SentinelManagedConnection): ...
+
+
+class _SentinelTLS(_Dropped, SentinelManagedSSLConnection): ...
+
+
+def connect(url: str, patient: bool = False) -> Redis:
+    """Return a client of a Redis or Valkey server.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS), ``unix://``, or the sentinels that know the
+            server: ``redis+sentinel://user:password@host:port,host:port/name/0``, with
+            ``rediss+sentinel`` for TLS to them and to the server.
+        patient: wait for a slow server; else the client gives up soon, so that no request
+            and no lease waits for a dead Redis.
+
+    Raises:
+        ValueError: the URL is none of these.
+    """
+    options: dict[str, Any] = {}
+    if not patient:
+        options = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+        options["retry"] = Retry(NoBackoff(), 1)
+    parsed = urlsplit(url)
+    if not parsed.scheme.endswith("+sentinel"):
+        return Redis.from_url(url, **options)
+    login, _, hosts = parsed.netloc.rpartition("@")
+    _, name, database, *_ = f"{parsed.path}//".split("/")
+    if not hosts or not name:
+        raise ValueError(f"{parsed.scheme} URL: give host:port[,host:port]/name[/database]")
+    # Read as the URL of one server, so that what redis-py knows in a URL works here too.
+    scheme = parsed.scheme.removesuffix("+sentinel")
+    one = f"{scheme}://{login}@sentinel/{database}?{parsed.query}"
+    server = parse_url(one)  # type: ignore[no-untyped-call]
+    del server["host"]
+    tls = server.pop("connection_class", None)
+    if tls:
+        server["ssl"] = True
+    addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        [(address.hostname, address.port or 26379) for address in addresses],
+        sentinel_kwargs=options
+        | {k: v for k, v in server.items() if k not in ("db", "username", "password")},
     )
+    client: Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
+        name, connection_class=_SentinelTLS if tls else _SentinelPlain, **options, **server
+    )
+    return client
+
+
+def warn_of_eviction(client: Redis) -> None:
+    """Log a warning if the server may throw the queue away when its memory is full."""
+    try:
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    except RedisError:
+        return  # it is down, or does not tell: /readyz names what matters
+    if policy != "noeviction":
+        log.warning(
+            "Redis has maxmemory-policy %s and may drop queued rings and rate limits when it is "
+            "full; set it to noeviction",
+            policy,
+        )
 
 
 class Bell:

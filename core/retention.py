@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from core import auditlog
+from core import auditlog, webhooks
 from core.artifacts import ArtifactStore
 from core.ledger import Ledger, jobs
 from core.states import ENDED
@@ -29,7 +29,7 @@ class Purged:
 
 
 def purge(ledger: Ledger, store: ArtifactStore, before: float, dry_run: bool = False) -> Purged:
-    """Delete the jobs that ended before a time: artifacts, certificates, rows.
+    """Delete the jobs that ended before a time: artifacts, certificates, deliveries, rows.
 
     Each leaves a ``job.purged`` entry in the audit log. A file that a job which stays refers
     to as well is kept; one that is only being written now can't be meant, since weights and
@@ -91,6 +91,7 @@ def _delete_rows(ledger: Ledger, purged: Sequence[tuple[str, str]]) -> None:
                 sa.delete(jobs).where(jobs.c.id.in_(ids)).returning(jobs.c.id)
             ).scalars()
         )
+        webhooks.forget(connection, ids)
         table = auditlog.certificates
         connection.execute(sa.delete(table).where(table.c.job.in_(ids)))
         place, now = auditlog.end(connection), time.time()

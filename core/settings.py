@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core import embedded, logs
+from core import addresses, embedded, logs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED_GENERATORS = REPOSITORY / "generators"
@@ -25,8 +25,12 @@ class Settings(BaseSettings):
 
     home: Folder = Field(Path(".hyperforget"), description="holds all state", validate_default=True)
     database_url: str = Field("", description="SQLAlchemy URL; default: SQLite in home")
-    redis_url: str = Field("", description="Redis or Valkey; default: the embedded server in home")
-    artifacts_url: str = Field("", description="file:///folder; default: a folder in home")
+    redis_url: str = Field(
+        "", description="Redis or Valkey, see core.queue; default: the embedded one"
+    )
+    artifacts_url: str = Field(
+        "", description="file:///folder or s3://bucket/prefix; default: a folder in home"
+    )
     signing_key: Folder | None = Field(
         None, description="Ed25519 key (PEM) that workers sign with; default: made in home"
     )
@@ -42,11 +46,21 @@ class Settings(BaseSettings):
     max_waiting: int = Field(10_000, ge=1, description="most jobs of a tenant that may wait")
     max_waiting_total: int = Field(50_000, ge=1, description="most jobs of all that may wait")
     group_size: int = Field(32, ge=1, description="most jobs that a worker answers in one batch")
+    threads: int = Field(
+        1, ge=1, description="of a worker's arithmetic; more only where cores are idle"
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for so long has lost its jobs"
     )
     reconcile_seconds: float = Field(
         5.0, gt=0, description="how often unfinished jobs are rung again"
+    )
+    webhook_allow: str = Field(
+        "", description="networks that callback URLs may lead to beside public ones, by commas"
+    )
+    webhook_attempts: int = Field(12, ge=1, le=100, description="made to deliver an event")
+    webhook_retry_seconds: float = Field(
+        5.0, gt=0, description="before the second attempt; three times as long before each further"
     )
     max_lost: int = Field(5, ge=1, description="workers lost on a job before it fails")
 
@@ -54,6 +68,12 @@ class Settings(BaseSettings):
     @classmethod
     def _split_folders(cls, value: object) -> object:
         return [v for v in value.split(os.pathsep) if v] if isinstance(value, str) else value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _check_networks(cls, value: str) -> str:
+        addresses.networks(value)
+        return value
 
     @model_validator(mode="after")
     def _embedded_defaults(self) -> Self:
@@ -69,6 +89,11 @@ class Settings(BaseSettings):
     def queue_url(self) -> str:
         """The Redis URL, or the embedded server's of the home folder."""
         return self.redis_url or embedded.url(self.home)
+
+    @property
+    def webhook_networks(self) -> tuple[addresses.Network, ...]:
+        """Networks that callback URLs may lead to beside public ones."""
+        return addresses.networks(self.webhook_allow)
 
     @cached_property
     def generator_roots(self) -> tuple[Path, ...]:

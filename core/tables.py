@@ -1,4 +1,4 @@
-"""The one `metadata` that all SQL tables hang on: the ledger's and the audit log's."""
+"""The one `metadata` that all SQL tables hang on: the ledger's, the audit log's and the rest."""
 
 import sqlalchemy as sa
 

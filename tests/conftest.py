@@ -14,9 +14,10 @@ import pytest
 import redis
 import sqlalchemy as sa
 import torch
+from safetensors.torch import save
 
 from core import embedded
-from core.artifacts import ArtifactStore
+from core.artifacts import ArtifactStore, open_store
 from core.dsse import SigningKey
 from core.ledger import Ledger
 from core.queue import Bell
@@ -28,7 +29,10 @@ from models.fitting import Fit
 from models.masks import training_codes
 from models.refinement import Refinement
 from models.training import Schedule
+from models.unlearning import ForgetRequest, unlearn
 from models.zoo import Zoo, grow
+from tests.redis_servers import NOEVICTION, free_port, redis_server
+from tests.s3 import CREDENTIALS, S3Server
 
 torch.set_num_threads(1)
 
@@ -112,9 +116,32 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.wait(20)
 
 
+@pytest.fixture(scope="session")
+def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of our own, on a loopback port."""
+    port = free_port()
+    with redis_server(tmp_path_factory.mktemp("redis"), port, *NOEVICTION):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def either_redis_url(request: pytest.FixtureRequest) -> str:
+    """Once the embedded Valkey, once a Redis server."""
+    url: str = request.getfixturevalue(
+        {"valkey": "valkey_url", "redis": "redis_server_url"}[request.param]
+    )
+    return url
+
+
 @pytest.fixture
-def redis_client(valkey_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(valkey_url) as client:
+def redis_url(valkey_url: str) -> str:
+    """The server of `redis_client`; modules that are to run on both take `either_redis_url`."""
+    return valkey_url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
         client.flushall()
         yield client
 
@@ -124,9 +151,28 @@ def bell(redis_client: redis.Redis) -> Bell:
     return Bell(redis_client)
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        server = S3Server()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty artifact store, once in a folder and once on an S3 server."""
+    if request.param == "folder":
+        return (tmp_path / "artifacts").as_uri()
+    server: S3Server = request.getfixturevalue("s3")
+    return server.bucket()
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore((tmp_path / "artifacts").as_uri())
+def store(store_url: str) -> ArtifactStore:
+    return open_store(store_url)
 
 
 @pytest.fixture(scope="session")
@@ -207,3 +253,10 @@ def sqlite_ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened.migrate()
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny: generator.Generator) -> bytes:
+    """Weights that the tiny generator drew without class 1, a safetensors file."""
+    (answer,) = unlearn(tiny, [ForgetRequest((1,), candidates=1, seed=1)])
+    return save(answer.weights)

@@ -14,6 +14,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from core.artifacts import open_store
+from core.s3 import S3Store
 from core.settings import REPOSITORY, Settings
 
 PYTHON = Path(sys.executable)
@@ -62,7 +64,8 @@ def test_the_api_lock_agrees_with_the_whole_lock() -> None:
 
 def test_the_api_imports_nothing_but_its_lock(tmp_path: Path) -> None:
     code = (
-        "import app.main, hyperforget, psycopg, uvicorn, sys, json; app.main.create_app();"
+        "import app.main, app.graphs, app.networks, core.s3, hyperforget, psycopg, uvicorn;"
+        "import sys, json; app.main.create_app();"
         "print(json.dumps([m.partition('.')[0] for m in sys.modules]))"
     )
     done = subprocess.run(
@@ -102,6 +105,28 @@ def test_every_service_is_watched_and_ours_are_shut_in(compose: dict[str, Any]) 
         given = {key for key in services[name]["environment"] if key.startswith("HYPERFORGET_")}
         assert given <= known
     assert services["worker-gpu"]["profiles"] == ["gpu"]
+
+
+def test_api_and_worker_share_a_bucket(
+    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = compose["services"]
+    stores = set()
+    for name in OURS:
+        given = services[name]["environment"]
+        for variable in (v for v in given if v.startswith("AWS_")):
+            monkeypatch.setenv(variable, given[variable])
+        store = open_store(given["HYPERFORGET_ARTIFACTS_URL"])
+        assert isinstance(store, S3Store)
+        stores.add((store.bucket, store.endpoint))
+        assert services[name]["depends_on"]["s3"] == {"condition": "service_healthy"}
+    (where,) = stores
+    assert where == ("hyperforget", "http://s3:7070")
+    # The bucket is made before the server is up: it is a folder of its volume.
+    assert services["bucket"]["entrypoint"][-1] == "/data/hyperforget"
+    assert services["s3"]["depends_on"]["bucket"]["condition"] == "service_completed_successfully"
+    assert services["s3"]["volumes"] == services["bucket"]["volumes"]
+    assert services["s3"]["image"] == services["bucket"]["image"]
 
 
 def test_no_secret_is_written_down(compose: dict[str, Any]) -> None:

@@ -2,13 +2,18 @@
 
 import base64
 import hashlib
+import io
 import json
+import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load, load_file
 
@@ -16,15 +21,24 @@ import hyperforget_client
 from core.settings import Settings
 from core.stack import Stack
 from hyperforget_client import Client, Damaged, JobFailed, Problem, TimedOut, Unreachable
+from tests.s3 import S3Server
 from tests.test_hyperforget import hyperforget
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[str]:
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, s3: S3Server
+) -> Iterator[Stack]:
+    """The whole service, with its artifacts on S3."""
     home = tmp_path_factory.mktemp("client")
     generators = {"generators": str(tiny_folder), "default_generator": "tiny"}
-    with Stack(Settings(home=home, port=0, **generators)) as stack:
-        yield stack.url
+    with Stack(Settings(home=home, port=0, artifacts_url=s3.bucket(), **generators)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> str:
+    return stack.url
 
 
 @pytest.fixture
@@ -77,6 +91,19 @@ def test_from_request_to_checked_files(client: Client, tmp_path: Path) -> None:
     assert saved.read_bytes() == content
     assert set(load(content)) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+    with np.load(io.BytesIO(client.weights(job, "npz"))) as arrays:
+        assert set(arrays) == set(load(content))
+    model = client.save_weights(job, tmp_path / "w.onnx", format="onnx")
+    onnx.checker.check_model(onnx.load(model))
+    predictions = client.predict(job, [[0.0] * 7, [1.0] * 7])
+    assert [p.probabilities.index(max(p.probabilities)) for p in predictions] == [
+        p.label for p in predictions
+    ]
+    with pytest.raises(Problem) as refused:
+        client.predict(job, [[0.0] * 7, [0.0] * 6])
+    assert [error.field for error in refused.value.fields] == ["inputs.1"]
+    with pytest.raises(Problem, match="onnx"):
+        client.weights(job, "pt&x=")
     assert client.report(job.id)["job"] == job.id
     assert json.loads(client.certificate(job))["payload"]
     assert client.job(job.id) == job
@@ -84,6 +111,23 @@ def test_from_request_to_checked_files(client: Client, tmp_path: Path) -> None:
     with pytest.raises(Problem) as ended:
         client.cancel(job)
     assert (ended.value.status, ended.value.kind) == (409, "job-ended")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read here")
+def test_the_api_stays_small_whatever_it_hands_out(client: Client, stack: Stack) -> None:
+    job = client.unlearn([1], wait=60)
+
+    def use(_: int) -> None:
+        for form in ("safetensors", "npz", "onnx"):
+            client.weights(job, form)
+        client.predict(job, [[0.123456789] * 7] * 64)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(40)))
+    process = Path(f"/proc/{stack.pid('api')}")
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+    assert int(peak) < 150_000
+    assert "libtorch" not in (process / "maps").read_text()
 
 
 def test_pages_are_asked_for_as_needed(client: Client) -> None:
@@ -151,6 +195,22 @@ def test_the_command_line(url: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert load_file(out)["fc1.weight"].shape == (6, 7)
     assert json.loads(certificate.read_bytes())["signatures"]
+    model, inputs = tmp_path / "w.onnx", tmp_path / "inputs.json"
+    with Client(url) as client:
+        (job,) = client.jobs(external_id="[b]cli")
+    done = hyperforget(tmp_path, "weights", job.id, "--url", url, "--format", "onnx", "-o", model)
+    assert done.returncode == 0, done.stderr
+    onnx.checker.check_model(onnx.load(model))
+    inputs.write_text(json.dumps([[0.5] * 7] * 2))
+    said = hyperforget(tmp_path, "predict", job.id, inputs, "--url", url)
+    label, name, probability = said.stdout.splitlines()[1].split("\t")
+    assert label == name
+    assert 0.25 <= float(probability) <= 1
+    for bad in ("{", "3", "[[0]]", "[[NaN]]"):
+        inputs.write_text(bad)
+        refused = hyperforget(tmp_path, "predict", job.id, inputs, "--url", url)
+        assert refused.returncode == 1
+        assert "input" in refused.stderr
     listed = hyperforget(tmp_path, "jobs", "--url", url, "--external-id", "[b]cli")
     assert "succeeded" in listed.stdout
     assert "[b]cli" in listed.stdout

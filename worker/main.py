@@ -8,14 +8,15 @@ import time
 import uuid
 
 import redis
+import torch
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from core.artifacts import ArtifactStore
+from core.artifacts import open_store
 from core.catalog import Catalog, Entry
 from core.dsse import SigningKey
 from core.ledger import Ledger, LiveWorker
-from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect
+from core.queue import FUNCTION, QUEUE, Bell, BellJob, connect, warn_of_eviction
 from core.reconciler import Reconciler
 from core.settings import Settings
 from models import generator as generators
@@ -88,11 +89,12 @@ class Heartbeat:
 def load_generators(
     settings: Settings,
 ) -> tuple[dict[str, tuple[generators.Generator, Entry]], dict[str, str | None]]:
-    """Load all generators whose data are here.
+    """Load all generators whose data are here, to be worked with on so many threads as are set.
 
     Returns:
         (generator, its catalog entry) by id, and for every id None or why it is not served.
     """
+    torch.set_num_threads(settings.threads)
     loaded: dict[str, tuple[generators.Generator, Entry]] = {}
     state: dict[str, str | None] = {}
     for entry in Catalog(settings.generator_roots).entries.values():
@@ -117,6 +119,7 @@ def main(settings: Settings) -> None:
     key = SigningKey.open(settings.home, settings.signing_key)
     ledger.add_signing_key(key.jwk)
     client = connect(settings.queue_url)
+    warn_of_eviction(client)
     bell = Bell(client)
     loaded, state = load_generators(settings)
     name = f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -124,7 +127,7 @@ def main(settings: Settings) -> None:
         name,
         ledger,
         bell,
-        ArtifactStore(settings.artifacts_url),
+        open_store(settings.artifacts_url),
         key,
         loaded,
         settings.group_size,
@@ -134,7 +137,7 @@ def main(settings: Settings) -> None:
     rq_worker = RQWorker(
         [QUEUE],
         name=name,
-        connection=redis.Redis.from_url(settings.queue_url),
+        connection=connect(settings.queue_url, patient=True),
         serializer=JSONSerializer,
         log_job_description=False,
     )

@@ -21,10 +21,16 @@ SCOPED = {
     ("POST", "/unlearn/bulk"): Scope.UNLEARN,
     ("POST", "/jobs/{job_id}/cancel"): Scope.UNLEARN,
     ("GET", "/jobs"): Scope.JOBS,
+    ("GET", "/jobs/events"): Scope.JOBS,
+    ("GET", "/queue"): Scope.JOBS,
     ("GET", "/jobs/{job_id}"): Scope.JOBS,
     ("GET", "/jobs/{job_id}/weights"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/report"): Scope.ARTIFACTS,
+    ("POST", "/jobs/{job_id}/predict"): Scope.ARTIFACTS,
     ("GET", "/jobs/{job_id}/certificate"): Scope.ARTIFACTS,
+    ("GET", "/webhooks/deliveries"): Scope.JOBS,
+    ("POST", "/webhooks/deliveries/{delivery_id}/replay"): Scope.UNLEARN,
+    ("POST", "/webhooks/secret"): Scope.ADMIN,
     ("GET", "/metrics"): Scope.ADMIN,
     ("GET", "/generators"): None,
     ("GET", "/generators/{generator_id}"): None,
@@ -59,12 +65,15 @@ def routes(client: Client) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def call(client: Client, method: str, path: str, headers: dict[str, str], **ids: str) -> Any:
-    where = path.format(**{"job_id": "j", "generator_id": "tiny", **ids})
+    where = path.format(**{"job_id": "j", "delivery_id": "d", "generator_id": "tiny", **ids})
     bodies: dict[str, Any] = {
         "/unlearn": {"forget": [1]},
         "/unlearn/bulk": {"requests": [{"forget": [1]}]},
+        "/jobs/{job_id}/predict": {"inputs": [[0.5]]},
     }
     body = {"json": bodies.get(path, {})} if method == "POST" else {}
+    if path == "/jobs/events":
+        where += "?seconds=0"  # what there is now
     return client.request(method, where, headers=headers, **body)
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 from core.ledger import LiveWorker
 from core.settings import Settings
 from tests.app.conftest import Client, serve
+from tests.s3 import S3Server
 
 
 def test_alive(client: Client) -> None:
@@ -35,3 +36,14 @@ def test_names_the_part_that_is_down(app_settings: Settings, tmp_path: Path) -> 
     assert parts["queue"] == "down: ConnectionError"
     assert parts["artifacts"].startswith("down: ")
     assert parts["ledger"] == "ok"
+
+
+def test_names_what_is_wrong_with_the_bucket(
+    app_settings: Settings, s3: S3Server, tmp_path: Path
+) -> None:
+    change = {"home": tmp_path, "artifacts_url": s3.store("no-such-bucket")}
+    with serve(app_settings.model_copy(update=change)) as client:
+        answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["artifacts"] == "down: no such bucket"
+    assert s3.url not in answer.text  # anybody may ask

@@ -1,5 +1,3 @@
-import base64
-import hashlib
 import json
 import re
 from typing import Any
@@ -7,7 +5,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load
 
 from core.ledger import Job, LiveWorker, Outcome
 from core.states import Status
@@ -71,7 +68,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"forget": [1, 1]}, "forget.1"),
     ({"forget": [1, "1"]}, "forget.1"),
     ({"forget": [True]}, "forget.0"),
-    ({"forget": [1.0]}, "forget.0"),
+    ({"forget": [1.5]}, "forget.0"),
     ({"forget": [None]}, "forget.0"),
     ({"forget": 3}, "forget"),
     ({"forget": "3"}, "forget"),
@@ -246,11 +243,13 @@ def test_filters(client: Client) -> None:
         ({"limit": 201}, "limit"),
         ({"limit": "many"}, "limit"),
         ({"cursor": "x"}, "cursor"),
-        ({"cursor": "YmVmb3JlOi01"}, "cursor"),
+        ({"cursor": "-5"}, "cursor"),
         ({"cursor": "é"}, "cursor"),
-        ({"cursor": "YmVmb3JlOjk5OTk5OTk5OTk5"}, "cursor"),  # more than a database counts
+        ({"cursor": "80000000"}, "cursor"),  # more than a database counts
         ({"external_id": "a\x00"}, "external_id"),
         ({"generator": "\n"}, "generator"),
+        ({"created_after": "0.5"}, "created_after"),
+        ({"created_before": "2026-01-01"}, "created_before"),
     ],
 )
 def test_bad_queries(client: Client, query: dict[str, Any], field: str) -> None:
@@ -283,71 +282,8 @@ def test_a_running_job_can_be_canceled(client: Client) -> None:
     assert not client.services.ledger.finish(held, Outcome(Status.SUCCEEDED))
 
 
-def test_downloads(client: Client) -> None:
-    job = post(client, forget=[2, 0])
-    problem(client.get(f"/jobs/{job['id']}/weights"), 409)
-    finish(client, job["id"])
-    links = client.get(job["links"]["self"]).json()["links"]
-    answer = client.get(links["weights"])
-    sha256 = hashlib.sha256(b"weights").digest()
-    assert answer.content == b"weights"
-    assert answer.headers["etag"] == f'"{sha256.hex()}"'
-    assert answer.headers["repr-digest"] == f"sha-256=:{base64.b64encode(sha256).decode()}:"
-    assert "tiny-without-0-2.safetensors" in answer.headers["content-disposition"]
-    assert client.get(links["report"]).json() == {"a": 1}
-
-
-def test_a_known_etag_is_not_sent_again(client: Client) -> None:
-    job = post(client)
-    finish(client, job["id"])
-    where = f"/jobs/{job['id']}/weights"
-    etag = client.get(where).headers["etag"]
-    for tag in (etag, f"W/{etag}", f'"x", {etag}', "*"):
-        again = client.get(where, headers={"If-None-Match": tag})
-        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
-    assert client.get(where, headers={"If-None-Match": '"x"'}).status_code == 200
-    part = client.get(where, headers={"Range": "bytes=2-4"})
-    assert (part.status_code, part.content) == (206, b"igh")
-
-
-@pytest.mark.parametrize(
-    ("asked", "status"),
-    [("bytes=9-", 416), ("items=0-1", 400), ("x", 400), ("bytes=", 400), ("bytes=\xff", 400)],
-)
-def test_bad_ranges(client: Client, asked: str, status: int) -> None:
-    job = post(client)
-    finish(client, job["id"])
-    answer = client.get(f"/jobs/{job['id']}/weights", headers={"Range": asked.encode("latin-1")})
-    assert problem(answer, status)["errors"][0]["field"] == "Range"
-    if status == 416:
-        assert answer.headers["content-range"] == "bytes */7"
-
-
 @pytest.mark.parametrize("name", ["Ticket\u00a07", "👩‍💻", "票 3", "a/b?c&d=e%41"])
 def test_any_external_id_that_is_taken_is_found(client: Client, name: str) -> None:
     job = post(client, external_id=name)
     items = client.get("/jobs", params={"external_id": name}).json()["items"]
     assert [item["id"] for item in items] == [job["id"]]
-
-
-def test_lost_bytes_are_said_to_be_lost(client: Client) -> None:
-    job = post(client)
-    finish(client, job["id"])
-    use = client.services
-    after = use.ledger.get(job["id"])
-    assert after is not None
-    assert after.artifacts is not None
-    use.store.path(after.artifacts["weights"]["sha256"]).unlink()
-    problem(client.get(f"/jobs/{job['id']}/weights"), 410)
-
-
-def test_real_weights_load_in_numpy(client: Client, tiny: Any) -> None:
-    from safetensors.torch import save
-
-    from models.unlearning import ForgetRequest, unlearn
-
-    (answer,) = unlearn(tiny, [ForgetRequest((1,), 1, 1)])
-    job = post(client)
-    finish(client, job["id"], save(answer.weights))
-    weights = load(client.get(f"/jobs/{job['id']}/weights").content)
-    assert weights["fc1.weight"].shape == (6, 7)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.limits import MAX_BODY
+from app.limits import MAX_BODY, MAX_INPUTS
 from tests.app.conftest import Client
 from tests.app.test_jobs import post, problem
 
@@ -31,6 +31,15 @@ def test_the_largest_body_that_fits(client: Client) -> None:
     padded = body + b" " * (MAX_BODY - len(body))
     assert client.post("/unlearn", content=padded, headers=JSON).status_code == 202
     assert client.post("/unlearn", content=padded + b" ", headers=JSON).status_code == 413
+
+
+def test_inputs_may_be_larger(client: Client) -> None:
+    where = "/jobs/00000000-0000-0000-0000-000000000000/predict"
+    body = b'{"inputs": [[0]]}'
+    padded = body + b" " * (MAX_INPUTS - len(body))
+    assert client.post(where, content=padded, headers=JSON).status_code == 404
+    answer = client.post(where, content=padded + b" ", headers=JSON)
+    assert str(MAX_INPUTS) in problem(answer, 413)["detail"]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "json"])

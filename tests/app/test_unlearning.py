@@ -233,3 +233,14 @@ def test_a_body_of_the_largest_bulk_fits(client: Client) -> None:
     request = {"forget": [1, 2], "external_id": "x" * 200, "candidates": 64, "seed": 2**53 - 1}
     assert bulk(client, [request] * MAX_BULK).status_code == 202
     assert len(json.dumps({"requests": [request] * MAX_BULK})) > 20_000
+
+
+def test_whole_numbers_are_integers_however_they_are_written(client: Client) -> None:
+    body = '{"forget": [1.0], "seed": 7.0, "candidates": 2e0, "refine_steps": 3.0}'
+    job = client.post("/unlearn", content=body, headers={"Content-Type": "application/json"}).json()
+    asked = job["request"]
+    assert job["forget"] == [1]
+    assert (asked["seed"], asked["candidates"], asked["refine_steps"]) == (7, 2, 3)
+    for body in ('{"forget": [1.5]}', '{"forget": [1], "seed": 1e300}'):
+        answer = client.post("/unlearn", content=body, headers={"Content-Type": "application/json"})
+        problem(answer, 422)

@@ -28,7 +28,7 @@ JOB = Job(
     **{"external_id": "ticket-9", "created_at": 1e9, "started_at": 1e9 + 1, "finished_at": None},
     **{"attempt": 1, "lost": 0, "worker": "host-7", "lease_until": 2e9, "stage": "measuring"},
     **{"fraction": 0.7, "metrics": None, "artifacts": None, "error": None},
-    **{"tenant": "acme", "deadline_at": None},
+    **{"tenant": "acme", "deadline_at": None, "callback_url": "https://example.com/?token=secret"},
 )
 
 

@@ -7,10 +7,11 @@ import pytest
 import sqlalchemy as sa
 
 from core import auditlog, retention
-from core.artifacts import ArtifactStore
+from core.artifacts import Artifact, ArtifactStore
 from core.ledger import Job, Ledger, NewJob, Outcome, jobs
 from core.retention import Purged, purge
 from core.states import Status
+from core.webhooks import Outbox
 
 OLD, CUTOFF = 1_000.0, 2_000.0  # seconds since the epoch
 
@@ -39,9 +40,13 @@ def ended(ledger: Ledger, store: ArtifactStore) -> Any:
     return make
 
 
-def path(store: ArtifactStore, job: Job) -> Any:
+def content(store: ArtifactStore, job: Job) -> bytes | None:
+    """Return a job's weights, or None if the store has them no more."""
     assert job.artifacts is not None
-    return store.path(job.artifacts["weights"]["sha256"])
+    try:
+        return store.read(Artifact(**job.artifacts["weights"]))
+    except FileNotFoundError:
+        return None
 
 
 def events(ledger: Ledger) -> Iterator[tuple[str, str]]:
@@ -57,16 +62,16 @@ def test_old_ended_jobs_go_and_the_audit_log_stays(
     waiting = ledger.record([NewJob("g", [1], {})]).jobs[0]
     before = list(ledger.audit_log())
     assert purge(ledger, store, CUTOFF, dry_run=True) == Purged(1, 1, 3)
-    assert path(store, old).exists()
+    assert content(store, old)
     assert ledger.get(old.id) == old
     assert list(ledger.audit_log()) == before
     assert purge(ledger, store, CUTOFF) == Purged(1, 1, 3)
     assert ledger.get(old.id) is None
     assert ledger.certificate(old.id) is None
-    assert not path(store, old).exists()
+    assert not content(store, old)
     assert ledger.get(young.id) == young
     assert ledger.certificate(young.id) == "envelope"
-    assert path(store, young).exists()
+    assert content(store, young)
     assert ledger.get(waiting.id) == waiting
     assert list(ledger.audit_log())[: len(before)] == before
     assert list(events(ledger))[len(before) :] == [("job.purged", old.id)]
@@ -82,8 +87,8 @@ def test_a_file_that_another_job_refers_to_stays(
     twins = [ended(b"both old"), ended(b"both old")]
     assert purge(ledger, store, CUTOFF) == Purged(3, 1, 8)
     assert ledger.get(old.id) is None
-    assert path(store, young).read_bytes() == b"same"
-    assert not path(store, twins[0]).exists()
+    assert content(store, young) == b"same"
+    assert not content(store, twins[0])
 
 
 def test_a_purge_killed_on_the_way_is_finished_by_the_next(
@@ -104,11 +109,11 @@ def test_a_purge_killed_on_the_way_is_finished_by_the_next(
         with pytest.raises(KeyboardInterrupt):
             purge(ledger, store, CUTOFF)
     # Whatever file is left, its job still is in the ledger.
-    left = [job for job in old if path(store, job).exists()]
+    left = [job for job in old if content(store, job)]
     assert all(ledger.get(job.id) for job in left)
     assert 0 < len(left) < 5
     assert purge(ledger, store, CUTOFF).jobs == 3
-    assert not any(path(store, job).exists() or ledger.get(job.id) for job in old)
+    assert not any(content(store, job) or ledger.get(job.id) for job in old)
     purged = [job for event, job in events(ledger) if event == "job.purged"]
     assert sorted(purged) == sorted(job.id for job in old)
 
@@ -125,3 +130,15 @@ def test_jobs_that_failed_or_were_canceled_go_too(ledger: Ledger, store: Artifac
     ledger.finish(held, Outcome(Status.FAILED))
     assert purge(ledger, store, time.time() + 1) == Purged(2, 0, 0)
     assert [job.id for job in ledger.page(10)] == [running.id]
+
+
+def test_deliveries_go_with_their_jobs(ledger: Ledger, store: ArtifactStore) -> None:
+    old, young = (
+        ledger.record([NewJob("g", [1], {}, None, "https://example.com/")]).jobs[0] for _ in "ab"
+    )
+    for job in (old, young):
+        ledger.cancel(job.id)
+    with ledger.write() as connection:
+        connection.execute(sa.update(jobs).where(jobs.c.id == old.id).values(finished_at=OLD))
+    assert purge(ledger, store, CUTOFF).jobs == 1
+    assert [d.job for d in Outbox(ledger).page("default", 10)] == [young.id]

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import redis
 from core import embedded
 from core.settings import SHIPPED_GENERATORS, Settings
 from core.stack import Stack, StackError
+from tests.redis_servers import sentinel, tls_server
 
 
 def settings(tmp_path: Path, tiny_folder: Path, port: int = 0) -> Settings:
@@ -106,6 +108,23 @@ def test_a_killed_valkey_is_started_again(tmp_path: Path, tiny_folder: Path) -> 
             stack.tend()
             job = httpx.get(stack.url + job["links"]["self"]).json()
         assert job["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("server", ["tls", "sentinel"])
+def test_works_with_a_redis_of_ones_own(tmp_path: Path, tiny_folder: Path, server: str) -> None:
+    with ExitStack() as opened:
+        if server == "tls":
+            url = opened.enter_context(tls_server(tmp_path))
+        else:
+            url, _ = opened.enter_context(sentinel(tmp_path))
+        own = settings(tmp_path / "home", tiny_folder).model_copy(update={"redis_url": url})
+        stack = opened.enter_context(Stack(own))
+        answer = httpx.post(
+            f"{stack.url}/unlearn", json={"forget": [1]}, headers={"Prefer": "wait=60"}, timeout=70
+        )
+        assert answer.json()["status"] == "succeeded"
+        assert answer.headers["RateLimit"]
+        assert not (tmp_path / "home" / "valkey").exists()
 
 
 @pytest.mark.parametrize("when", ["starting", "running"])

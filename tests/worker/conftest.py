@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from core.artifacts import ArtifactStore
+from core.artifacts import FolderStore
 from core.catalog import read
 from core.dsse import SigningKey
 from core.ledger import Ledger
@@ -12,10 +12,15 @@ from worker.runner import Runner
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
 def runner(
     sqlite_ledger: Ledger,
     bell: Bell,
-    store: ArtifactStore,
+    store: FolderStore,
     signing_key: SigningKey,
     tiny: Generator,
     tiny_folder: Path,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+import torch
 
 from core.ledger import Ledger, LiveWorker
 from core.queue import FUNCTION, Bell, BellJob
@@ -14,6 +15,11 @@ from core.states import Status
 from tests.worker.test_runner import done, post
 from worker.main import Heartbeat, RQWorker, load_generators
 from worker.runner import Runner
+
+
+@pytest.fixture
+def redis_url(either_redis_url: str) -> str:
+    return either_redis_url
 
 
 def rq_worker(bell: Bell) -> RQWorker:
@@ -57,6 +63,16 @@ def test_a_heartbeat_keeps_the_lease_of_a_long_job(sqlite_ledger: Ledger, bell: 
     beat.stop()
     assert sqlite_ledger.live_workers(10) == []
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_takes_no_more_threads_than_it_may(tiny_folder: Path, tmp_path: Path) -> None:
+    given = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            load_generators(Settings(home=tmp_path, generators=str(tiny_folder), threads=threads))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(given)
 
 
 def test_says_which_generator_it_can_not_serve(tiny_folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from core import certificate, dsse
-from core.artifacts import ArtifactStore
+from core.artifacts import FolderStore
 from core.catalog import Entry, read
 from core.dsse import Refused, SigningKey
 from core.ledger import Job, Ledger
@@ -21,7 +21,7 @@ from worker.runner import Runner
 @pytest.fixture
 def again(
     sqlite_ledger: Ledger,
-    store: ArtifactStore,
+    store: FolderStore,
     signing_key: SigningKey,
     tiny_folder: Path,
     tmp_path: Path,

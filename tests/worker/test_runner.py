@@ -1,5 +1,6 @@
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ from safetensors.torch import load
 from sqlalchemy.exc import OperationalError
 
 from core import certificate, dsse
-from core.artifacts import ArtifactStore
+from core.artifacts import Artifact, FolderStore, StoreDown, open_store
 from core.auditlog import timestamp
+from core.catalog import read
 from core.dsse import SigningKey
 from core.ledger import Job, Ledger, NewJob
 from core.queue import Bell
 from core.states import Status
 from models.generator import Generator
+from tests.s3 import S3Server
 from worker import runner as runners
 from worker.runner import Runner
 
@@ -32,7 +35,7 @@ def done(ledger: Ledger, job: Job) -> Job:
 
 
 def test_a_job_becomes_weights_and_a_report(
-    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore, tiny: Generator
+    runner: Runner, sqlite_ledger: Ledger, store: FolderStore, tiny: Generator
 ) -> None:
     job = post(sqlite_ledger, [1, 2])
     runner.answer(job.id)
@@ -60,7 +63,7 @@ def test_a_job_becomes_weights_and_a_report(
 
 
 def test_says_whether_the_forget_set_was_held_out(
-    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore
+    runner: Runner, sqlite_ledger: Ledger, store: FolderStore
 ) -> None:
     for forget, expected in (([2], True), ([0], False)):
         job = post(sqlite_ledger, forget)
@@ -106,7 +109,7 @@ def nonsense(rows: list[torch.Tensor], centre: list[torch.Tensor]) -> list[torch
 def test_a_gate_that_none_passes_fails_the_job_with_evidence(
     runner: Runner,
     sqlite_ledger: Ledger,
-    store: ArtifactStore,
+    store: FolderStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hard = {"max_forget_accuracy": 0.0, "min_retain_accuracy": 1.0}
@@ -169,7 +172,7 @@ def test_one_bad_request_does_not_take_its_neighbours_down(
 
 
 def test_a_full_disk_gives_the_group_back(
-    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, sqlite_ledger: Ledger, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = post(sqlite_ledger, [1])
 
@@ -184,6 +187,32 @@ def test_a_full_disk_gives_the_group_back(
     assert runner.held == ()
     runner.answer(job.id)
     assert done(sqlite_ledger, job).status is Status.SUCCEEDED
+
+
+def test_a_store_that_is_down_gives_the_group_back(
+    sqlite_ledger: Ledger,
+    bell: Bell,
+    s3: S3Server,
+    signing_key: SigningKey,
+    tiny: Generator,
+    tiny_folder: Path,
+) -> None:
+    generators = {"tiny": (tiny, read(tiny_folder))}
+    jobs = [post(sqlite_ledger, [c]) for c in (0, 1)]
+    for url in (s3.store("no-such-bucket"), s3.bucket()):
+        store = open_store(url)
+        runner = Runner("w", sqlite_ledger, bell, store, signing_key, generators, 4, 60)
+        if "no-such" in url:
+            with pytest.raises(StoreDown, match="no such bucket"):
+                runner.answer(jobs[0].id)
+            assert {job for job, _ in sqlite_ledger.waiting()} == {job.id for job in jobs}
+        else:
+            runner.answer(jobs[0].id)
+    for job in jobs:
+        after = done(sqlite_ledger, job)
+        assert after.status is Status.SUCCEEDED
+        assert after.artifacts is not None
+        assert load(store.read(Artifact(**after.artifacts["weights"])))
 
 
 def test_a_database_that_is_away_for_a_moment_fails_no_job(
@@ -256,7 +285,7 @@ def test_progress_is_seen_while_it_runs(
 
 
 def test_a_job_ends_with_a_certificate_that_holds(
-    runner: Runner, sqlite_ledger: Ledger, store: ArtifactStore, signing_key: SigningKey
+    runner: Runner, sqlite_ledger: Ledger, store: FolderStore, signing_key: SigningKey
 ) -> None:
     gate = {"max_forget_accuracy": 1.0, "min_retain_accuracy": 0.1}
     job = post(sqlite_ledger, [1, 2], require=gate)
