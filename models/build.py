@@ -69,8 +69,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         Recipe(
             classifier="mlp:16",
             fit=Fit(epochs=60, batch=64, rate=5e-3, warmup=0.3),
-            architecture=Architecture(width=128, blocks=4, heads=4),
-            schedule=Schedule(steps=1_600),
+            schedule=Schedule(steps=2_500),
         ),
     ),
     "mnist-mlp": (
@@ -80,8 +79,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             fit=Fit(epochs=3, batch=128, rate=2e-3, warmup=0.3),
             zoo_seeds=8,
             reference_seeds=2,
-            architecture=Architecture(blocks=4),
-            schedule=Schedule(steps=1_200),
+            schedule=Schedule(steps=5_000),
         ),
     ),
     "cifar10-cnn": (
@@ -95,7 +93,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             masks=144,
             held_out=30,
             refinement=Refinement(steps=30, batch=128),
-            architecture=Architecture(blocks=4),
+            schedule=Schedule(steps=1_500, batch=48, images=32),
         ),
     ),
 }

@@ -5,7 +5,7 @@ its mask. The same loop retrains, fine-tunes and unlearns: only the starting wei
 masks and the loss differ.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, cos, pi
 
@@ -69,6 +69,18 @@ def masked_loss(logits: Tensor, y: Tensor, masks: Tensor) -> Tensor:
     return mean_over(sample_losses(logits, y), masks[:, y])
 
 
+def retained(batches: Iterable[Tensor], y: Tensor, masks: Tensor) -> Iterator[Tensor]:
+    """Leave the samples out of batches that no network retains: they cost time and teach nothing.
+
+    Args:
+        batches: positions of samples, (B,) each.
+        y: labels of all samples, (N,).
+        masks: (E, K) bool, true = retained.
+    """
+    wanted = masks.any(0)[y]  # (N,)
+    return (index[wanted[index]] for index in batches)
+
+
 def fit(
     classifier: Classifier,
     split: Split,
@@ -97,7 +109,17 @@ def fit(
     def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
         return masked_loss(logits, split.y[index], masks)
 
-    return descend(classifier, split, start, how, seed, loss, advance=advance, observe=observe)
+    return descend(
+        classifier,
+        split,
+        start,
+        how,
+        seed,
+        loss,
+        choose=lambda batches: retained(batches, split.y, masks),
+        advance=advance,
+        observe=observe,
+    )
 
 
 def descend(
@@ -108,6 +130,7 @@ def descend(
     seed: int,
     loss: Loss,
     *,
+    choose: Callable[[Iterable[Tensor]], Iterable[Tensor]] = lambda batches: batches,
     free: Rows | None = None,
     advance: Callable[[], None] = lambda: None,
     observe: Callable[[int, Rows], None] = lambda step, rows: None,
@@ -116,6 +139,7 @@ def descend(
 
     Args:
         loss: given the logits, the positions of the batch in ``split``, and the step.
+        choose: which positions of the batches to look at; default: all.
         free: which weights may change, bool in the form of ``start``; default: all.
     """
     total = how.steps(len(split))
@@ -125,7 +149,7 @@ def descend(
         classifier,
         split,
         start,
-        (index for order in passes for index in torch.split(order, how.batch)),
+        choose(index for order in passes for index in torch.split(order, how.batch)),
         loss,
         lambda rows: torch.optim.Adam(rows, lr=how.rate, fused=True),
         lambda step: how.factor(step, total),

@@ -14,7 +14,9 @@ from torch import Tensor
 from models.classifiers import Rows, unflatten
 from models.datasets import Split
 from models.dihyfo import DiHyFo
-from models.fitting import follow, masked_loss
+from models.fitting import follow, masked_loss, retained
+
+_BETAS = (0.7, 0.9)  # a short memory, for a short run
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Refinement:
     steps: int = 40
     batch: int = 256
     rate: float = 1e-3
-    spread: float = 0.9
+    spread: float = 1.0
 
 
 def refine(
@@ -61,9 +63,9 @@ def refine(
         model.classifier,
         train,
         start,
-        batches,
+        retained(batches, train.y, masks),
         loss,
-        lambda free: torch.optim.Adam(free, lr=how.rate, fused=True),
+        lambda free: torch.optim.Adam(free, lr=how.rate, betas=_BETAS, fused=True),
         lambda step: 0.5 + 0.5 * cos(pi * step / how.steps),
         free=[*every, masks.unsqueeze(2).float()],  # (E, K, 1)
     )

@@ -31,7 +31,7 @@ class Schedule:
     images: int = 128  # training images of the functional loss
     functional: float = 10.0  # its weight beside the squared error
     tail: float = 0.02  # weight of log-probabilities within it
-    rate: float = 1e-3
+    rate: float = 2e-3
     decay: float = 0.05
     warmup: int = 100
     ema: float = 0.998

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from math import nan
+
 import torch
 
 from models.classifiers import MLP, repeat
 from models.datasets import Dataset
-from models.fitting import Fit, fit, masked_loss
+from models.fitting import Fit, fit, masked_loss, retained
 from models.masks import retain_masks
 from models.measure import per_class, sample_losses
 
@@ -56,3 +59,15 @@ def test_the_seed_decides_and_the_start_is_left_alone(blobs: Dataset) -> None:
     assert not torch.equal(one[0], other[0])
     assert torch.equal(start[0], spec.initial(0)[0])
     assert len(steps) == 3 * HOW.steps(len(blobs.train))
+
+
+def test_what_no_network_retains_is_not_looked_at(blobs: Dataset) -> None:
+    y = torch.tensor([0, 1, 2, 1, 3])
+    masks = torch.tensor([[True, False, True, False], [True, False, False, False]])
+    batches = [torch.tensor([4, 1, 0]), torch.tensor([3, 1]), torch.tensor([2, 2])]
+    assert [index.tolist() for index in retained(batches, y, masks)] == [[0], [], [2, 2]]
+    # Not even a forgotten image that would spoil the loss is.
+    spec, masks = MLP((blobs.inputs, 6, blobs.classes)), retain_masks([5], blobs.classes)
+    spoilt = replace(blobs.train, x=blobs.train.x.masked_fill((blobs.train.y == 0)[:, None], nan))
+    rows = fit(spec, spoilt, masks, spec.initial(0), HOW, seed=3)
+    assert all(layer.isfinite().all() for layer in rows)
