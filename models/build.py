@@ -79,7 +79,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             fit=Fit(epochs=3, batch=128, rate=2e-3, warmup=0.3),
             zoo_seeds=8,
             reference_seeds=2,
-            schedule=Schedule(steps=5_000),
+            schedule=Schedule(steps=3_000),
         ),
     ),
     "cifar10-cnn": (
