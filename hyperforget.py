@@ -205,8 +205,7 @@ def train(
             source, recipe = builder.PRESETS[name]
             if classifier is not None:
                 _fail(f"{name} has its own classifier; choose another name for {classifier}")
-            found = data or (settings.data / source if settings.data else None)
-            dataset = datasets.load(source, found)
+            dataset = datasets.load(source, data or _data(settings) / source)
         else:
             if data is None:
                 _fail(f"{name} is no preset ({', '.join(builder.PRESETS)}); pass --data my.npz")
@@ -319,6 +318,34 @@ def verify(
     console.print("\nThis does not prove:")
     for sentence in proven.predicate["does_not_prove"]:
         console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
+data_sets = typer.Typer(help="Get the public data sets.", no_args_is_help=True)
+app.add_typer(data_sets, name="data")
+
+
+@data_sets.command("get")
+def get_data(
+    name: Annotated[str, typer.Argument(help="mnist or cifar10")],
+    to: Annotated[
+        Path | None, typer.Option(help="folder of data sets; default: HYPERFORGET_DATA, or in home")
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="URL of a folder that holds the official files")
+    ] = None,
+) -> None:
+    """Download a data set's official files, checked against their digests."""
+    from models import downloads
+    from models.datasets import DataError
+
+    if name not in downloads.SETS:
+        _fail(f"{name!r}: there are {', '.join(downloads.SETS)}")
+    try:
+        with console.status(f"getting {name}"):
+            folder = downloads.get(name, to or _data(_settings()), mirror)
+    except DataError as error:
+        _fail(str(error))
+    console.print(f"{name} lies in {folder}", soft_wrap=True)
 
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -634,6 +661,11 @@ def purge(
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _data(settings: Settings) -> Path:
+    assert settings.data is not None  # filled in when settings are made
+    return settings.data
 
 
 def _settings(**given: Any) -> Settings:

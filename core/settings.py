@@ -77,8 +77,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _embedded_defaults(self) -> Self:
-        if self.data is None and NEIGHBOUR_DATA.is_dir():
-            self.data = NEIGHBOUR_DATA
+        if self.data is None:
+            self.data = NEIGHBOUR_DATA if NEIGHBOUR_DATA.is_dir() else self.home / "data"
         if not self.database_url:
             self.database_url = f"sqlite:///{quote(str(self.home / 'ledger.sqlite'))}"
         if not self.artifacts_url:

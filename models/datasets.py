@@ -109,7 +109,10 @@ def load(source: str, path: Path | None) -> Dataset:
     if source == "digits":
         return load_digits()
     if path is None:
-        raise DataError(f"data set {source!r} needs a path: pass --data or set HYPERFORGET_DATA")
+        raise DataError(
+            f"data set {source!r} needs a path: run `hyperforget data get {source}`, pass --data "
+            "or set HYPERFORGET_DATA"
+        )
     if source == "mnist":
         return load_mnist(path)
     if source == "npz":
@@ -271,7 +274,10 @@ def _idx(folder: Path, name: str) -> np.ndarray:
                 content = file.read()
             break
     else:
-        raise DataError(f"{name}[.gz] is not in {folder}: point --data or HYPERFORGET_DATA at it")
+        raise DataError(
+            f"{name}[.gz] is not in {folder}: run `hyperforget data get mnist`, or point --data or "
+            "HYPERFORGET_DATA at it"
+        )
     zero, kind, dims = struct.unpack_from(">HBB", content)
     shape = struct.unpack_from(f">{dims}I", content, 4)
     start = 4 + 4 * dims

@@ -77,8 +77,8 @@ def load_cifar10(path: Path) -> Dataset:
             shape=_CIFAR_SHAPE,
         )
     raise DataError(
-        f"CIFAR-10 is not in {path.parent}: put cifar-10-batches-bin or cifar10-jpeg.zip "
-        "there or point --data or HYPERFORGET_DATA at it"
+        f"CIFAR-10 is not in {path.parent}: run `hyperforget data get cifar10`, put "
+        "cifar-10-batches-bin or cifar10-jpeg.zip there, or point --data or HYPERFORGET_DATA at it"
     )
 
 
