@@ -22,6 +22,14 @@ GAP = 1.5  # points: what a gap is to stay below
 TOGETHER = 16  # requests a batch, as a busy worker takes them
 
 
+def retrained(found: generator.Generator, code: int) -> np.ndarray:
+    """Return the forget accuracy of each retrained network of a forget set, (R,)."""
+    labels = list(forget_labels(code, found.classifier.classes))
+    accuracy, _ = found.reference.of(code)  # (R, K)
+    n = found.reference.n[labels]
+    return np.asarray((accuracy[:, labels] * n).sum(1) / n.sum())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("generators/mnist-mlp"))
@@ -48,6 +56,7 @@ def main() -> None:
             accepted.append(answer.accepted)
     seconds = time.perf_counter() - began
     gap, forget = np.array(gaps), np.array(forgot)  # (2**K - 2,) each
+    gold = np.array([retrained(found, int(code)) for code in codes])  # (2**K - 2, R)
     held_out = np.isin(codes, found.config["held_out"])
     print(
         f"{options.folder.name}: {len(codes)} forget sets, {options.candidates} candidates, seed "
@@ -59,12 +68,18 @@ def main() -> None:
             f"{gap[part].max():.2f}, {int((gap[part] >= GAP).sum())} at {GAP} or more; forget "
             f"accuracy max {forget[part].max():.5f}, {int((forget[part] > 0).sum())} above 0"
         )
+    for seed, values in enumerate(gold.T):
+        above = int((values > 0).sum())
+        print(f"retrained {seed}: forget accuracy max {values.max():.5f}, {above} above 0")
     print(f"sets without an accepted candidate: {sum(count == 0 for count in accepted)}")
     for title, order in (("gap", np.argsort(-gap)), ("forget accuracy", np.argsort(-forget))):
         print(f"worst by {title}:")
         for i in order[:5]:
             labels = forget_labels(int(codes[i]), k)
-            print(f"  forget {labels}: gap {gap[i]:.2f}, forget accuracy {forget[i]:.5f}")
+            print(
+                f"  forget {labels}: gap {gap[i]:.2f}, forget accuracy {forget[i]:.5f}, retrained "
+                f"{', '.join(f'{value:.5f}' for value in gold[i])}"
+            )
 
 
 if __name__ == "__main__":
