@@ -35,6 +35,8 @@ from tests.redis_servers import NOEVICTION, free_port, redis_server
 from tests.s3 import CREDENTIALS, S3Server
 
 torch.set_num_threads(1)
+# Else each worker that a test starts would load MNIST, where it lies beside the repository.
+os.environ["HYPERFORGET_DATA"] = "/nowhere"
 
 TINY = Recipe(
     classifier="mlp:6",

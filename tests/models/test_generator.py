@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from core.settings import NEIGHBOUR_DATA, SHIPPED_GENERATORS
 from models import generator
 from models.datasets import DataError
 from models.generator import Generator
-from models.masks import retain_masks
+from models.masks import forget_labels, retain_masks
 from models.sampler import draw_noise, sample
+from models.unlearning import ForgetRequest, unlearn
 from tests.conftest import TINY, write_blobs
 
 
@@ -53,3 +55,22 @@ def test_says_when_data_are_absent(tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder, copy, ignore=shutil.ignore_patterns("data.npz"))
     with pytest.raises(DataError, match=r"data\.npz"):
         generator.load(copy, None)
+
+
+def test_the_shipped_mnist_generator_forgets_what_it_never_trained_on() -> None:
+    folder = SHIPPED_GENERATORS / "mnist-mlp"
+    if not (NEIGHBOUR_DATA / "mnist").is_dir():
+        pytest.skip("MNIST is not beside the repository: `hyperforget data get mnist`")
+    shipped = generator.load(folder, NEIGHBOUR_DATA)
+    code = shipped.config["held_out"][0]
+    forget = forget_labels(code, 10)
+    (answer,) = unlearn(shipped, [ForgetRequest(forget, candidates=2, seed=1)])
+    metrics = answer.metrics
+    assert metrics["forget"]["accuracy"] < 5e-4
+    gap = metrics["retrained"]["retain_accuracy"] - metrics["retain"]["accuracy"]
+    assert gap < 0.015
+
+
+def test_the_shipped_mnist_generator_says_how_to_get_its_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="hyperforget data get mnist"):
+        generator.load(SHIPPED_GENERATORS / "mnist-mlp", tmp_path)
