@@ -21,6 +21,7 @@ from core.artifacts import ArtifactStore, open_store
 from core.dsse import SigningKey
 from core.ledger import Ledger
 from core.queue import Bell
+from core.settings import NEIGHBOUR_DATA
 from models import build, generator
 from models.build import Recipe
 from models.datasets import Dataset, load_npz
@@ -35,6 +36,7 @@ from tests.redis_servers import NOEVICTION, free_port, redis_server
 from tests.s3 import CREDENTIALS, S3Server
 
 torch.set_num_threads(1)
+DATA = Path(os.environ.get("HYPERFORGET_DATA", NEIGHBOUR_DATA))
 # Else each worker that a test starts would load MNIST, where it lies beside the repository.
 os.environ["HYPERFORGET_DATA"] = "/nowhere"
 

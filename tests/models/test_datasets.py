@@ -1,5 +1,4 @@
 import gzip
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from core.settings import NEIGHBOUR_DATA
 from models import datasets
 from models.datasets import DataError, Dataset, load_digits, load_mnist, load_npz
-from tests.conftest import write_blobs
+from tests.conftest import DATA, write_blobs
 
 
 def as_rows(dataset: Dataset) -> list[set[bytes]]:
@@ -78,11 +76,11 @@ def test_a_broken_idx_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not (NEIGHBOUR_DATA / "mnist").is_dir() and "HYPERFORGET_DATA" not in os.environ,
+    not (DATA / "mnist").is_dir(),
     reason="no MNIST here: set HYPERFORGET_DATA to a folder that holds mnist/",
 )
 def test_real_mnist() -> None:
-    mnist = load_mnist(Path(os.environ.get("HYPERFORGET_DATA", NEIGHBOUR_DATA)) / "mnist")
+    mnist = load_mnist(DATA / "mnist")
     assert [len(s) for s in (mnist.train, mnist.validation, mnist.test)] == [55_000, 5_000, 10_000]
     assert round(mnist.mean, 3) == 0.131
     assert mnist.test.y[:5].tolist() == [7, 2, 1, 0, 4]

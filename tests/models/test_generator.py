@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from core.settings import NEIGHBOUR_DATA, SHIPPED_GENERATORS
+from core.settings import SHIPPED_GENERATORS
 from models import generator
 from models.datasets import DataError
 from models.generator import Generator
 from models.masks import forget_labels, retain_masks
 from models.sampler import draw_noise, sample
 from models.unlearning import ForgetRequest, unlearn
-from tests.conftest import TINY, write_blobs
+from tests.conftest import DATA, TINY, write_blobs
 
 
 def test_describes_itself(tiny: Generator) -> None:
@@ -59,9 +59,9 @@ def test_says_when_data_are_absent(tiny_folder: Path, tmp_path: Path) -> None:
 
 def test_the_shipped_mnist_generator_forgets_what_it_never_trained_on() -> None:
     folder = SHIPPED_GENERATORS / "mnist-mlp"
-    if not (NEIGHBOUR_DATA / "mnist").is_dir():
-        pytest.skip("MNIST is not beside the repository: `hyperforget data get mnist`")
-    shipped = generator.load(folder, NEIGHBOUR_DATA)
+    if not (DATA / "mnist").is_dir():
+        pytest.skip("no MNIST here: set HYPERFORGET_DATA to a folder that holds mnist/")
+    shipped = generator.load(folder, DATA)
     code = shipped.config["held_out"][0]
     forget = forget_labels(code, 10)
     (answer,) = unlearn(shipped, [ForgetRequest(forget, candidates=2, seed=1)])
