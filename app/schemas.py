@@ -163,6 +163,7 @@ class Links(BaseModel):
     self: str
     cancel: str | None = None
     weights: str | None = None
+    predict: str | None = None
     report: str | None = None
     certificate: str | None = None
     deliveries: str | None = None

@@ -43,6 +43,7 @@ def _links(job: Job) -> Links:
         self=me,
         cancel=None if job.status.ended else f"{me}/cancel",
         weights=f"{me}/weights" if done else None,
+        predict=f"{me}/predict" if done else None,
         report=f"{me}/report" if "report" in (job.artifacts or {}) else None,
         certificate=f"{me}/certificate" if done else None,
         deliveries=f"/webhooks/deliveries?job={job.id}" if job.callback_url else None,

@@ -1,8 +1,8 @@
 """How long POST /unlearn takes, against a bare FastAPI route that writes one row.
 
-2.1 times as long (medians of 105 and 50 ms; 1.9 to 2.8 by rounds), p99 0.6 times (333 and 554 ms);
-API process 119 MB, no torch. n = 7 rounds of 500 requests in turns, 50 connections, nothing random,
-x86_64, 2 CPUs with a load of 8.
+2.6 times as long (medians of 77 and 29 ms; 2.5 to 3.2 by rounds), p99 0.6 times (148 and 251 ms);
+API process 121 MB, no torch. n = 7 rounds of 500 requests in turns, 50 connections, nothing random,
+x86_64, 2 CPUs, quiet.
 
 Both are uvicorn processes on a SQLite file of their own with the ledger's pragmas
 (write-ahead log, synchronous=FULL: on disk before the answer), asked in turns, in one run.

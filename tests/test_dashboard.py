@@ -5,8 +5,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def stack(
         port=0,
         generators=f"{tiny_folder}{os.pathsep}{hostile_folder}",
         default_generator="tiny",
+        webhook_allow="127.0.0.1/32",
     )
     with Stack(settings) as running:
         yield running
@@ -138,6 +140,13 @@ def finished(stack: Stack, job_id: str) -> dict[str, object]:
     return found
 
 
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE / 1_000
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def status(page: Page, word: str) -> None:
     expect(page.locator("#job-status")).to_have_text(word)
 
@@ -171,6 +180,37 @@ def test_submit_watch_download(page: Page, stack: Stack, tmp_path: Path) -> None
     downloading.value.save_as(tmp_path / "certificate")
     assert "payload" in json.loads((tmp_path / "certificate").read_text())
     expect(page.get_by_text("still encodes the forgotten ones")).to_be_visible()
+
+
+def test_weights_come_in_other_formats(page: Page, stack: Stack) -> None:
+    job_id = post(stack, forget=[0, 2])
+    finished(stack, job_id)
+    page.goto(f"{stack.url}/?job={job_id}")
+    for label, suffix, first in (("npz", "npz", b"PK"), ("ONNX", "onnx", b"\x08")):
+        with page.expect_download() as downloading:
+            page.get_by_role("button", name=label, exact=True).click()
+        assert downloading.value.suggested_filename == f"tiny-without-0-2.{suffix}"
+        assert Path(downloading.value.path()).read_bytes().startswith(first)
+
+
+def test_a_webhook_that_fails_is_shown_and_sent_again(page: Page, stack: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]  # nobody listens there any more once it is closed
+    job_id = post(stack, callback_url=f"http://127.0.0.1:{port}/hook")
+    finished(stack, job_id)
+
+    def tried() -> str | None:
+        (delivery,) = httpx.get(f"{stack.url}/webhooks/deliveries?job={job_id}").json()["items"]
+        return delivery["last_attempt_at"]  # type: ignore[no-any-return]
+
+    wait_for(lambda: tried() is not None)
+    page.goto(f"{stack.url}/?job={job_id}")
+    expect(page.locator("#deliveries")).to_contain_text("job.succeeded")
+    expect(page.locator("#deliveries")).to_contain_text("could not connect")
+    before = tried()
+    page.get_by_role("button", name="Send again").click()
+    wait_for(lambda: tried() != before)
+    expect(page.locator("#curl")).to_contain_text("callback_url")
 
 
 def test_the_figures_are_the_reports(page: Page, stack: Stack) -> None:
@@ -303,11 +343,16 @@ def test_what_the_service_refuses_is_said_at_the_field(browser: Browser, stack: 
         page.get_by_text("Advanced").click()
         page.get_by_label("Candidates").fill("65")
         page.get_by_label("Seed").fill("lucky")
+        page.get_by_label("Tell when it ends").fill("https://10.0.0.1/hook")
         page.get_by_role("button", name="Forget 1 class").click()
         expect(page.locator("[id='error-candidates']")).to_contain_text("less than or equal to 64")
         expect(page.locator("[id='error-seed']")).to_contain_text("valid integer")
         expect(page.get_by_label("Candidates")).to_be_focused()
         page.get_by_label("Candidates").fill("")
+        page.get_by_label("Seed").fill("1")
+        page.get_by_role("button", name="Forget 1 class").click()
+        expect(page.locator("#error-callback_url")).to_contain_text("not public")
+        page.get_by_label("Tell when it ends").fill("")
         page.get_by_label("Seed").fill("")
         page.get_by_label("2", exact=True).uncheck()
         page.get_by_role("button", name="Forget", exact=True).click()

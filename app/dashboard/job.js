@@ -6,6 +6,7 @@ import { copyButton, foreign, h, headers, problemBox, say, section } from "./dom
 import { duration, fixed, list, milliseconds, moment, percent, points, sentence } from "./format.js";
 import { classTable, timeline } from "./charts.js";
 import { certificateCard } from "./certificate.js";
+import { deliveriesCard } from "./deliveries.js";
 import { ended, forgotten, pill } from "./home.js";
 
 const STAGES = ["queued", "claimed", "sampling", "refining", "choosing", "measuring"];
@@ -80,6 +81,7 @@ function parts(job) {
       ),
     );
   }
+  if (job.links.deliveries) found.push(section("Webhook", lazily(() => deliveriesCard(job))));
   if (job.links.certificate) found.push(section("Certificate", lazily(() => certificateCard(job))));
   found.push(section("The request", request(job)));
   return found;
@@ -131,6 +133,8 @@ function actions(job) {
     { class: "actions" },
     weights &&
       act("get-weights", "Download weights", () => download(weights, `${name}.safetensors`), "primary"),
+    weights && act("get-npz", "npz", () => download(`${weights}?format=npz`, `${name}.npz`)),
+    weights && act("get-onnx", "ONNX", () => download(`${weights}?format=onnx`, `${name}.onnx`)),
     report && act("get-report", "Report", () => download(report, `${name}.json`)),
     certificate &&
       act("get-certificate", "Certificate", () => download(certificate, `${name}-certificate.json`)),
@@ -345,6 +349,7 @@ function asked(job) {
   const { request_id: _, ...rest } = job.request;
   const given = { forget: job.forget, generator: job.generator, ...rest };
   if (job.external_id) given.external_id = job.external_id;
+  if (job.callback_url) given.callback_url = job.callback_url;
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null));
 }
 

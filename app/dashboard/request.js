@@ -61,6 +61,19 @@ export function requestForm(generators) {
     ),
     field("prompt", "Aim", aim),
     aims,
+    field(
+      "callback_url",
+      "Tell when it ends",
+      h("input", {
+        id: "field-callback_url",
+        name: "callback_url",
+        type: "url",
+        autocomplete: "off",
+        placeholder: "https://",
+        "aria-describedby": "error-callback_url",
+      }),
+      "The job's end is posted there, signed. A public https address.",
+    ),
   );
   const form = h(
     "form",
@@ -211,6 +224,8 @@ function body(form, generator, forget, aim) {
   const given = { forget, generator };
   const external = form.elements.external_id.value;
   if (external) given.external_id = external;
+  const callback = form.elements.callback_url.value.trim();
+  if (callback) given.callback_url = callback;
   for (const input of form.querySelectorAll("input[data-number]")) {
     if (!input.value.trim()) continue;
     const path = input.name.split(".");
