@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from core.ledger import Bounds, Job, Ledger, LiveWorker, Order, Recorded
@@ -96,6 +97,9 @@ class Recorder:
             return []
         try:
             said = self._ledger.record_all(orders, self._bounds)
+        except (OperationalError, InterfaceError) as error:
+            # The database is away, and may have written them before: never ask for that twice.
+            return [error] * len(orders)
         except Exception as error:
             if len(orders) == 1:
                 return [error]

@@ -2,6 +2,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+import sqlalchemy as sa
+
 from app.recording import Recorder, Unavailable
 from core.idempotency import Answer, Once, Reused
 from core.ledger import Bounds, Full, Job, Ledger, LiveWorker, NewJob, Order, Recorded
@@ -64,3 +67,18 @@ def test_a_failed_ledger_leaves_nobody_waiting(sqlite_ledger: Ledger) -> None:
     said, rung = record(sqlite_ledger, [order(), order()])
     assert all(isinstance(one, Exception) for one in said)
     assert not rung
+
+
+def test_what_may_have_been_written_is_not_written_again(
+    sqlite_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sqlite_ledger.record_all
+
+    def lost(orders: Sequence[Order], bounds: Bounds | None = None) -> Any:
+        real(orders, bounds)
+        raise sa.exc.OperationalError("COMMIT", {}, ConnectionResetError())
+
+    monkeypatch.setattr(sqlite_ledger, "record_all", lost)
+    said, _ = record(sqlite_ledger, [order(), order(), order()])
+    assert all(isinstance(one, sa.exc.OperationalError) for one in said)
+    assert len(sqlite_ledger.page(10)) == 3
