@@ -144,9 +144,13 @@ class _Order:
         """Record the jobs, ring, wait if that was asked for, and answer."""
         busy = patience + _SLACK if patience else 0.0
         once = Once(self._key, self._content, busy, self._first) if self._key else None
-        self._uncallable = await callbacks.refusals(
-            self._requests, self._use.addresses, self._tenant
-        )
+        # What was recorded is answered again, whatever has become of a callback's name.
+        calls = any(body.callback_url for body in self._requests.values())
+        stands = self._use.ledger.stands
+        if calls and not (once and await run_in_threadpool(stands, self._tenant, once)):
+            self._uncallable = await callbacks.refusals(
+                self._requests, self._use.addresses, self._tenant
+            )
         recorded = await self._record(once)
         if not recorded.jobs:
             assert recorded.answer is not None

@@ -94,6 +94,17 @@ def find(connection: Connection, tenant: str, once: Once, now: float) -> Answer 
     return Answer(row.status, row.body, row.location)
 
 
+def stands(connection: Connection, tenant: str, once: Once, now: float) -> bool:
+    """Tell whether the key stands for this very request already; locks nothing."""
+    query = sa.select(answers.c.key).where(
+        answers.c.tenant == tenant,
+        answers.c.key == _digest(once.key.encode()),
+        answers.c.request == _digest(once.request),
+        answers.c.expires_at > now,
+    )
+    return connection.execute(query).one_or_none() is not None
+
+
 def keep(connection: Connection, tenant: str, once: Once, answer: Answer, now: float) -> None:
     """Keep an answer, which `find` did not find."""
     connection.execute(

@@ -256,6 +256,11 @@ class Ledger(Database):
                     said[i] = refused
         return [said[i] for i in range(len(orders))]
 
+    def stands(self, tenant: str, once: Once) -> bool:
+        """Tell whether a request was recorded before, under its key."""
+        with self.read() as connection:
+            return idempotency.stands(connection, tenant, once, time.time())
+
     def complete(self, tenant: str, once: Once, answer: Answer) -> None:
         """Keep the answer that a request, recorded as running, was given at last."""
         with self.write() as connection:

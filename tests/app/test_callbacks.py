@@ -72,6 +72,24 @@ def test_a_public_one_is_taken_and_shown(client: Client) -> None:
     assert without["callback_url"] is without["links"]["deliveries"] is None
 
 
+def test_a_replay_is_answered_though_the_name_is_gone(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"forget": [1], "callback_url": "https://hooks.example/x"}
+    headers = {"Idempotency-Key": "k-1"}
+    with monkeypatch.context() as patched:
+        lookups(patched, {"hooks.example": "93.184.216.34"})
+        first = client.post("/unlearn", json=body, headers=headers)
+        assert first.status_code == 202
+    lookups(monkeypatch, {"hooks.example": "10.0.0.7"})
+    again = client.post("/unlearn", json=body, headers=headers)
+    assert again.status_code == 202
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.content == first.content
+    problem(client.post("/unlearn", json=body, headers={"Idempotency-Key": "k-2"}), 422)
+    assert len(client.get("/jobs").json()["items"]) == 1
+
+
 def test_in_bulk_each_is_named_beside_what_else_is_wrong(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
