@@ -146,8 +146,10 @@ class _Order:
         once = Once(self._key, self._content, busy, self._first) if self._key else None
         # What was recorded is answered again, whatever has become of a callback's name.
         calls = any(body.callback_url for body in self._requests.values())
-        stands = self._use.ledger.stands
-        if calls and not (once and await run_in_threadpool(stands, self._tenant, once)):
+        replayed = False
+        if calls and once:
+            replayed = await run_in_threadpool(self._use.ledger.stands, self._tenant, once)
+        if calls and not replayed:
             self._uncallable = await callbacks.refusals(
                 self._requests, self._use.addresses, self._tenant
             )
