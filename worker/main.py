@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import redis
 import torch
@@ -35,6 +37,18 @@ class RQWorker(SimpleWorker):
     job_class = BellJob
     log_result_lifespan = False
     max_connection_wait_time = 5.0
+    on_listening: Callable[[], None] | None = None
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Say, once, that work begins.
+
+        RQ calls this first in its loop: by now it has set its signal handlers, so whoever
+        learns that the worker lives can tell it to stop.
+        """
+        begin, self.on_listening = self.on_listening, None
+        if begin:
+            begin()
+        super().check_for_suspension(burst)
 
 
 class Heartbeat:
@@ -151,11 +165,14 @@ def main(settings: Settings) -> None:
         settings.lease_seconds,
     )
     reconciler = Reconciler(ledger, bell, settings.reconcile_seconds, settings.max_lost)
-    heartbeat.start()
-    reconciler.start()
-    try:
+    with ExitStack() as running:
+        running.callback(ledger.close)
+
+        def begin() -> None:
+            heartbeat.start()
+            running.callback(heartbeat.stop)
+            reconciler.start()
+            running.callback(reconciler.stop)
+
+        rq_worker.on_listening = begin
         rq_worker.work(logging_level="WARNING")
-    finally:
-        reconciler.stop()
-        heartbeat.stop()
-        ledger.close()
