@@ -28,7 +28,7 @@ def probabilities(
         weights: the ``state_dict``, with the description's keys.
         pixels: inputs before normalisation, (N, pixels).
     """
-    names = [key.removesuffix(".weight") for key in classifier["keys"] if key.endswith(".weight")]
+    names = layer_names(classifier)
     h: Array = (pixels - np.float32(normalize["mean"])) / np.float32(normalize["std"])
     h = h.reshape(-1, *classifier.get("input_shape", pixels.shape[1:]))
     for name, convolution in zip_longest(names, classifier.get("convolutions", [])):
@@ -45,6 +45,11 @@ def probabilities(
     powers = np.exp(h - h.max(1, keepdims=True))
     found: Array = powers / powers.sum(1, keepdims=True)
     return found
+
+
+def layer_names(classifier: Mapping[str, Any]) -> list[str]:
+    """Return the names of a described classifier's layers, in their order."""
+    return [key.removesuffix(".weight") for key in classifier["keys"] if key.endswith(".weight")]
 
 
 def _convolve(h: Array, weight: Array, convolution: Mapping[str, int]) -> Array:

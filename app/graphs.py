@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from app.forward import layer_names
+
 OPSET = 17
 IR_VERSION = 8  # what goes with it; newer ones shut older runtimes out
 INPUT, LOGITS, PROBABILITIES = "pixels", "logits", "probabilities"
@@ -69,7 +71,7 @@ def input_shape(classifier: Mapping[str, Any]) -> list[int]:
 def _layers(classifier: Mapping[str, Any], start: str) -> Iterator[NodeProto]:
     """Yield the nodes of all layers, from the normalised input to the logits."""
     convolutions = classifier.get("convolutions", [])
-    names = [key.removesuffix(".weight") for key in classifier["keys"] if key.endswith(".weight")]
+    names = layer_names(classifier)
     at = start
     for name, convolution in zip_longest(names, convolutions):
         if convolution is not None:

@@ -7,7 +7,7 @@ x86_64, 2 CPUs, quiet.
 Both are uvicorn processes on a SQLite file of their own with the ledger's pragmas
 (write-ahead log, synchronous=FULL: on disk before the answer), asked in turns, in one run.
 The service also checks, counts against its limits, and rings on Redis. Run: .venv/bin/python
-benchmarks/post_unlearn.py [--rounds 5] [--requests 500] [--connections 50]
+benchmarks/post_unlearn.py [--rounds 7] [--requests 500] [--connections 50]
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pydantic import BaseModel
 
 from core import embedded
 from core.settings import Settings
-from core.stack import _environment
+from core.stack import environment
 
 BODY = json.dumps({"forget": [3, 7], "external_id": "ticket-118", "seed": 1}).encode()
 
@@ -78,7 +78,7 @@ def process(command: list[str], port: int, settings: Settings) -> Iterator[int]:
     """Run a server and give its process id once it listens."""
     server = subprocess.Popen(
         [sys.executable, *command],
-        env=os.environ | _environment(settings),
+        env=os.environ | environment(settings),
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -133,7 +133,7 @@ def resident(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--bare", nargs=2, metavar=("FILE", "PORT"), help=argparse.SUPPRESS)

@@ -154,7 +154,7 @@ class Stack:
             log = opened.enter_context(self._log.open("ab")) if self._log else None
             self._processes[name] = subprocess.Popen(
                 [*command, "--parent", str(os.getpid())],
-                env=os.environ | _environment(self.settings),
+                env=os.environ | environment(self.settings),
                 pass_fds=handed,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which stops in order
@@ -181,7 +181,7 @@ class Stack:
         raise StackError(f"the service is not ready in time; it says: {said}")
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """Return the settings as the environment a child process reads them from."""
     values = {
         name: os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -46,7 +46,7 @@ def likeness(
     other = draw(m, masks, again, how)
     first, last = head(retrained[0], count), head(retrained[-1], count)
     wrong = {
-        name: _wrong(m, rows, masks)
+        name: wrong_answers(m, rows, masks)
         for name, rows in (("a", drawn), ("b", other), ("c", first), ("d", last))
     }
     pairs = {
@@ -59,9 +59,9 @@ def likeness(
         "zoo_networks": m.zoo.weights.shape[0] * m.zoo.weights.shape[1],
         "pair_l2": pairs | {"ratio": _ratio(pairs)},
         "error_set_iou": {
-            "generated_generated": _iou(wrong["a"], wrong["b"]),
-            "generated_retrained": _iou(wrong["a"], wrong["c"]),
-            "retrained_retrained": _iou(wrong["c"], wrong["d"]),
+            "generated_generated": mean_overlap(wrong["a"], wrong["b"]),
+            "generated_retrained": mean_overlap(wrong["a"], wrong["c"]),
+            "retrained_retrained": mean_overlap(wrong["c"], wrong["d"]),
         },
         "nearest_checkpoint_l2": near | {"ratio": _ratio(near)},
     }
@@ -84,7 +84,7 @@ def _ratio(of: dict[str, float]) -> float | None:
 
 
 @torch.inference_mode()
-def _wrong(m: Material, rows: Rows, masks: Tensor) -> np.ndarray:
+def wrong_answers(m: Material, rows: Rows, masks: Tensor) -> np.ndarray:
     """Return which retained test images each network gets wrong, (E, N) bool."""
     test = m.dataset.test
     found = []
@@ -94,7 +94,8 @@ def _wrong(m: Material, rows: Rows, masks: Tensor) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
+def mean_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean IoU of pairs of error sets, (E, N) bool each."""
     return float(np.mean([ensembles.overlap(*pair) for pair in zip(a, b, strict=True)]))
 
 

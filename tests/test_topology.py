@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,18 +18,14 @@ from core import embedded
 from core.ledger import Job, Ledger
 from core.s3 import _PATIENCE
 from core.settings import Settings
-from core.stack import _environment
+from core.stack import environment
 from core.states import Status
 from hyperforget_client import Client, HyperForgetError
+from tests.redis_servers import free_port
 from tests.s3 import S3Server
 
 JOBS = 200
 PATIENCE = 120.0  # seconds until a slow machine is given up
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture
@@ -73,7 +68,7 @@ class Machines:
         settings = self._settings.model_copy(update=own | redis)
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", "hyperforget", kind, "--parent", str(os.getpid())],
-            env=os.environ | _environment(settings),
+            env=os.environ | environment(settings),
             stderr=subprocess.DEVNULL,
         )
 
