@@ -79,7 +79,7 @@ def main() -> None:
         "| pair L2 ratio | error IoU | trained in |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    centre = regress(m.zoo.masks, m.zoo.weights)[0](masks)  # (E, P)
+    centre = regress(m.zoo.masks, m.zoo.weights, m.zoo.variance)[0](masks)  # (E, P)
     print(
         f"| the regression alone | {gap(unflatten(centre, m.classifier))} | | | | | | |", flush=True
     )

@@ -46,6 +46,7 @@ class Recipe:
         masks: how many of the training masks the zoo holds; None = all.
         held_out: how many held-out masks are retrained for reference, and none else; None = all
             masks are retrained.
+        twins: how many masks of a zoo of one seed are trained once more, see `models.zoo.grow`.
         prompt_seeds: runs whose checkpoints prompts are learned from; 0 leaves prompts out.
         steps: network evaluations of one sample.
     """
@@ -54,6 +55,7 @@ class Recipe:
     fit: Fit
     zoo_seeds: int = 6
     reference_seeds: int = 3
+    twins: int = 0
     prompt_seeds: int = 2
     masks: int | None = None
     held_out: int | None = None
@@ -68,7 +70,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         "digits",
         Recipe(
             classifier="mlp:16",
-            fit=Fit(epochs=60, batch=64, rate=5e-3, warmup=0.3),
+            fit=Fit(epochs=60, batch=64, rate=3e-2, warmup=0.3),
             schedule=Schedule(steps=2_500),
         ),
     ),
@@ -76,8 +78,8 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         "mnist",
         Recipe(
             classifier="mlp:10",
-            fit=Fit(epochs=3, batch=128, rate=2e-3, warmup=0.3),
-            zoo_seeds=8,
+            fit=Fit(epochs=3, batch=128, rate=1e-2, warmup=0.3),
+            zoo_seeds=4,
             reference_seeds=2,
             schedule=Schedule(steps=3_000),
         ),
@@ -86,11 +88,12 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         "cifar10",
         Recipe(
             classifier="cnn:gpt",
-            fit=Fit(epochs=4, batch=128, rate=6e-3, warmup=0.3),
-            zoo_seeds=2,
+            fit=Fit(epochs=3, batch=128, rate=3e-2, warmup=0.3),
+            zoo_seeds=1,
             reference_seeds=2,
+            twins=48,
             prompt_seeds=1,
-            masks=144,
+            masks=400,
             held_out=30,
             refinement=Refinement(steps=30, batch=128),
             schedule=Schedule(steps=1_500, batch=48, images=32),
@@ -137,16 +140,19 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     seconds = _Seconds(work / "seconds.json", recipe, dataset)
 
-    def networks(part: str, codes: np.ndarray, seeds: range, traced: int = 0) -> Zoo:
+    def networks(
+        part: str, codes: np.ndarray, seeds: range, twins: int = 0, traced: int = 0
+    ) -> Zoo:
         with seconds.of(part):
             return grow(
                 *(work / part, classifier, dataset, codes, seeds, recipe.fit),
+                twins=twins,
                 traced=traced,
                 bar=bar,
             )
 
     codes = training_codes(k, recipe.masks)
-    zoo = networks("zoo", codes, range(recipe.zoo_seeds), recipe.prompt_seeds)
+    zoo = networks("zoo", codes, range(recipe.zoo_seeds), recipe.twins, recipe.prompt_seeds)
     seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
     retrained = networks("reference", reference_codes(k, recipe.held_out), seeds)
     with seconds.of("reference"):
@@ -181,7 +187,7 @@ def build(
             "recipe": asdict(recipe),
             "masks": len(zoo.codes),
             "zoo_seeds": len(zoo.seeds),
-            "networks": len(zoo.codes) * len(zoo.seeds),
+            "networks": len(zoo.codes) * len(zoo.seeds) + recipe.twins,
             "seconds": seconds.spent | {"total": round(sum(seconds.spent.values()), 1)},
         },
     )

@@ -140,21 +140,21 @@ class DiHyFo(nn.Module):
             clean[i] = mean + gain * (noisy[i] - signal * mean)
         return clean
 
-    def standardise_on(self, rows: Rows, expected: Rows) -> None:
+    def standardise_on(self, rows: Rows, expected: Rows, variance: Tensor) -> None:
         """Take scale and spread from the zoo, (S, E, units, fan_in + 1) a layer.
 
         The scale is that of what the regression misses, ``expected`` (E, units, fan_in + 1).
 
-        The spread is each weight's variance between the seeds of one mask, in
+        The spread is each weight's ``variance`` (P,) between the seeds of one mask, in
         standardised units. It says how much of a noisy weight's deviation to keep: the
         posterior mean if deviations were Gaussian; the transformer learns the rest. A
         token is wider than the transformer, so the noise cannot pass through it.
         """
+        apart = unflatten(variance[None], self.classifier)  # (1, units, fan_in + 1) a layer
         for i, (layer, centre) in enumerate(zip(rows, expected, strict=True)):
             scale = (layer - centre).square().mean().sqrt()
             self.get_buffer("scale")[i] = scale
-            if len(layer) > 1:
-                self.get_buffer(f"spread{i}").copy_(layer.var(0).mean(0) / scale**2)
+            self.get_buffer(f"spread{i}").copy_(apart[i][0] / scale**2)
 
     def centre(self, masks: Tensor, prompt: Prompt | None = None) -> Rows:
         """Return what weights are centred on, (B, units, fan_in + 1) a layer.

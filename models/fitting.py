@@ -16,15 +16,18 @@ from models.classifiers import Classifier, Rows
 from models.datasets import Split
 from models.measure import sample_losses
 
+_MOMENTUM = 0.9
+
 Loss = Callable[[Tensor, Tensor, int], Tensor]  # logits (E, B, K), samples (B,), step -> sum over E
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a classifier is trained: Adam, linear warm-up, cosine decay to zero.
+    """How a classifier is trained: SGD with momentum 0.9, linear warm-up, cosine decay to zero.
 
-    The warm-up decides how far two data orders end up apart: without it the first steps are
-    chaotic, and the networks of one mask lie in different basins (see docs/science.md).
+    Both decide how well weights can be foretold (docs/science.md): without the warm-up the first
+    steps are chaotic, and the networks of one mask lie in different basins; Adam, at the same
+    accuracy, moves the weights further for each class that is left out.
 
     Attributes:
         warmup: share of the steps over which the rate rises.
@@ -151,7 +154,7 @@ def descend(
         start,
         choose(index for order in passes for index in torch.split(order, how.batch)),
         loss,
-        lambda rows: torch.optim.Adam(rows, lr=how.rate, fused=True),
+        lambda rows: torch.optim.SGD(rows, lr=how.rate, momentum=_MOMENTUM, fused=True),
         lambda step: how.factor(step, total),
         free=free,
         advance=advance,

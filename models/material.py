@@ -118,6 +118,7 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
     zoo = grow(
         *(zoo_folder, classifier, data, training_codes(k, recipe["masks"])),
         *(range(recipe["zoo_seeds"]), how),
+        twins=recipe["twins"],
         traced=recipe["prompt_seeds"],
         bar=bar,
     )

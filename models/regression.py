@@ -41,18 +41,19 @@ class Regression(nn.Module):
         return torch.addmm(self.get_buffer("mean"), scores, self.get_buffer("basis"))
 
 
-def regress(masks: Tensor, weights: Tensor) -> tuple[Regression, Tensor]:
+def regress(masks: Tensor, weights: Tensor, variance: Tensor) -> tuple[Regression, Tensor]:
     """Fit the regression with the least leave-one-out error.
 
     Args:
         masks: (N, K) bool, each at most once.
         weights: of S seeds, (S, N, P).
+        variance: of each weight between the seeds of one mask, (P,).
 
     Returns:
         The regression, and what it says of each of its masks had that mask been left out, (N, P).
     """
     mean = weights.mean((0, 1))  # (P,)
-    scores, basis = _components(weights, mean)  # (N, r), (r, P)
+    scores, basis = _components(weights, mean, variance)  # (N, r), (r, P)
     apart = _apart(masks, masks)  # (N, N)
     distances = torch.arange(masks.shape[1] + 1).double()
     best: tuple[float, Tensor, Tensor, Tensor] | None = None
@@ -84,17 +85,16 @@ def _apart(masks: Tensor, others: Tensor) -> Tensor:
     return ((masks.shape[1] - ours @ theirs.T) / 2).round().long()
 
 
-def _components(weights: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+def _components(weights: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Return scores (N, r) float64 and basis (r, P) of the principal components worth keeping.
 
     What the others hold is less than what the mean over S seeds still differs by at random.
     """
-    seeds = len(weights)
     middle = weights.mean(0) - mean  # (N, P)
     # By the small side's Gram matrix: P is ten times N.
     energy, left = torch.linalg.eigh((middle @ middle.T).double())  # (N,), (N, N)
     energy, left = energy.flip(0).clamp(min=0), left.flip(1)
-    noise = weights.var(0).sum() / seeds if seeds > 1 else torch.tensor(0.0)  # of all N together
+    noise = variance.sum() * len(middle) / len(weights)  # of all N together
     beyond = energy.sum() - energy.cumsum(0)  # (N,)
     kept = int((beyond > noise).sum()) + 1
     kept = max(1, min(kept, int((energy > 1e-9 * energy.sum()).sum())))

@@ -55,12 +55,13 @@ def train(
         images: the training split that the functional loss looks at.
     """
     torch.manual_seed(schedule.seed)
-    regression, left_out = regress(zoo.masks, zoo.weights)
+    regression, left_out = regress(zoo.masks, zoo.weights, zoo.variance)
     model = DiHyFo(zoo.classifier, architecture, regression)
     seeds = [zoo.rows(seed) for seed in range(len(zoo.seeds))]
     model.standardise_on(
         [torch.stack(layer) for layer in zip(*seeds, strict=True)],
         unflatten(left_out, zoo.classifier),
+        zoo.variance,
     )
     average = deepcopy(model).eval().requires_grad_(False)
     adam = torch.optim.AdamW(

@@ -57,13 +57,16 @@ class Zoo:
         codes: forget codes, (E,) int64.
         seeds: data-order seeds, S of them.
         weights: (S, E, P) float32.
-        trajectories: the checkpoints of the traced seeds, if there are any.
+        variance: of each weight between the seeds of one mask, mean over masks, (P,); 0 where no
+            mask has two.
+        trajectories: the checkpoints of the traced runs, if there are any.
     """
 
     classifier: Classifier
     codes: np.ndarray
     seeds: tuple[int, ...]
     weights: Tensor
+    variance: Tensor
     trajectories: Trajectories | None = None
 
     @property
@@ -89,6 +92,7 @@ def grow(
     seeds: Sequence[int],
     how: Fit,
     *,
+    twins: int = 0,
     traced: int = 0,
     bar: Bar = silent,
 ) -> Zoo:
@@ -97,37 +101,57 @@ def grow(
     Files that were grown with other settings or data are replaced.
 
     Args:
-        traced: how many of the seeds, from the first, keep checkpoints.
+        twins: how many of the codes, from the first, are trained once more: where the time goes
+            into many masks of one seed, they tell how seeds differ.
+        traced: how many of the runs, from the last, keep checkpoints; with twins, 1 at most.
+
+    Raises:
+        ValueError: more than one run is traced beside twins.
     """
+    if twins and traced > 1:
+        raise ValueError(f"with twins, traced must be 0 or 1, got {traced}")
     folder.mkdir(parents=True, exist_ok=True)
-    groups = np.array_split(codes, -(-len(codes) // classifier.together))
-    steps = how.steps(len(dataset.train))
+    runs = [(seed, _groups(codes, classifier)) for seed in seeds]
+    if twins:
+        runs.append((seeds[-1] + 1, _groups(codes[:twins], classifier)))
+    first, steps = len(runs) - traced, how.steps(len(dataset.train))
     found: list[list[dict[str, Tensor]]] = []
-    what = f"{folder.name}: {len(codes)} networks x {len(seeds)} seeds"
-    with bar(what, len(groups) * len(seeds)) as advance:
-        for i, seed in enumerate(seeds):
-            checkpoints = checkpoint_steps(steps, i, traced) if i < traced else []
+    what = f"{folder.name}: {len(codes) * len(seeds) + twins} networks"
+    with bar(what, sum(len(groups) for _, groups in runs)) as advance:
+        for i, (seed, groups) in enumerate(runs):
+            checkpoints = checkpoint_steps(steps, i - first, traced) if i >= first else []
             found.append([])
             for g, group in enumerate(groups):
                 path = folder / f"{seed}-{g:03}.safetensors"
                 recipe = _recipe(classifier, dataset, group, how, checkpoints)
-                trained = _read(path, recipe)
-                if not trained:
-                    trained = _train(classifier, dataset, group, how, seed, checkpoints)
-                    _write(path, recipe, trained)
-                found[-1].append(trained)
+                tensors = _read(path, recipe)
+                if not tensors:
+                    tensors = _train(classifier, dataset, group, how, seed, checkpoints)
+                    _write(path, recipe, tensors)
+                found[-1].append(tensors)
                 advance()
     trajectories = None
     if traced:
         trajectories = Trajectories(
             classifier,
-            retain_masks(codes, classifier.classes),
-            _joined(found[:traced], "checkpoints"),
-            _joined(found[:traced], "loss"),
+            retain_masks(codes[:twins] if twins else codes, classifier.classes),
+            _joined(found[first:], "checkpoints"),
+            _joined(found[first:], "loss"),
             F.one_hot(dataset.validation.y, classifier.classes).sum(0),
         )
-    weights = torch.stack([torch.cat([g["weights"] for g in seed]) for seed in found])
-    return Zoo(classifier, codes, tuple(seeds), weights, trajectories)
+    trained = [torch.cat([group["weights"] for group in run]) for run in found]  # (E, P) each
+    weights = torch.stack(trained[: len(seeds)])  # (S, E, P)
+    variance = torch.zeros(classifier.parameters)
+    if twins:
+        variance = torch.stack([weights[-1, :twins], trained[-1]]).var(0).mean(0)
+    elif len(seeds) > 1:
+        variance = weights.var(0).mean(0)
+    return Zoo(classifier, codes, tuple(seeds), weights, variance, trajectories)
+
+
+def _groups(codes: np.ndarray, classifier: Classifier) -> list[np.ndarray]:
+    """Split codes into those whose networks are trained side by side."""
+    return np.array_split(codes, -(-len(codes) // classifier.together))
 
 
 def _joined(seeds: Sequence[list[dict[str, Tensor]]], key: str) -> Tensor:

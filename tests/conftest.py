@@ -42,7 +42,7 @@ os.environ["HYPERFORGET_DATA"] = "/nowhere"
 
 TINY = Recipe(
     classifier="mlp:6",
-    fit=Fit(epochs=12, batch=32, rate=2e-2),
+    fit=Fit(epochs=12, batch=32, rate=5e-2),
     zoo_seeds=3,
     reference_seeds=2,
     prompt_seeds=1,

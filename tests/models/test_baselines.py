@@ -76,8 +76,8 @@ def test_relearning_brings_forgotten_classes_back(tiny: Generator) -> None:
 
 # On digits: the original knows all ten, networks 0 and 1 are to forget {3} and {1, 7, 8}.
 DIGITS = retain_masks([1 << 3, 1 << 1 | 1 << 7 | 1 << 8], 10)
-FIT = Fit(epochs=20, batch=64, rate=5e-3)
-SHORT = Fit(epochs=4, batch=64, rate=2e-3)
+FIT = Fit(epochs=20, batch=64, rate=5e-2)
+SHORT = Fit(epochs=4, batch=64, rate=3e-2)
 SPEC = MLP((64, 16, 10))
 
 

@@ -72,7 +72,7 @@ def test_images_and_a_zoo_of_some_masks(tmp_path: Path) -> None:
     recipe = replace(
         TINY,
         classifier="cnn:4k3s2-4k3s2/flat-6",
-        fit=Fit(epochs=6, batch=32, rate=2e-2, warmup=0.2),
+        fit=Fit(epochs=6, batch=32, rate=1e-1, warmup=0.2),
         masks=8,
         held_out=1,
         schedule=replace(TINY.schedule, steps=30),

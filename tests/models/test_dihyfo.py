@@ -79,7 +79,8 @@ def test_networks_that_are_asked_for_losses_are_centred_on_the_mean() -> None:
 def test_standardise_and_restore_are_inverse() -> None:
     model = live()
     zoo = [3 + 2 * torch.randn(4, 50, n.units, n.fan_in + 1) for n in SPEC.layers]
-    model.standardise_on(zoo, [torch.full((50, *layer.shape[2:]), 3.0) for layer in zoo])
+    expected = [torch.full((50, *layer.shape[2:]), 3.0) for layer in zoo]
+    model.standardise_on(zoo, expected, torch.ones(SPEC.parameters))
     flat = [layer[0] for layer in zoo]
     centre = model.centre(torch.ones(50, 3, dtype=torch.bool))
     standard = model.standardise(flat, centre)
@@ -95,7 +96,8 @@ def test_keeps_deviations_that_seeds_explain_and_drops_noise() -> None:
     model = DiHyFo(SPEC, SMALL, constant()).eval()
     zoo = [torch.randn(1, 50, n.units, n.fan_in + 1).repeat(4, 1, 1, 1) for n in SPEC.layers]
     zoo[0][:, :, 0, 0] = torch.randn(4, 50)
-    model.standardise_on(zoo, [layer.mean((0, 1)).expand(50, -1, -1) for layer in zoo])
+    variance = torch.cat([layer.var(0).mean(0).flatten() for layer in zoo])
+    model.standardise_on(zoo, [layer.mean((0, 1)).expand(50, -1, -1) for layer in zoo], variance)
     noisy, centre, mask = rows(1), rows(1), torch.ones(1, 3, dtype=torch.bool)
     mean = model(noisy, torch.ones(1), mask, centre)
     near = model(noisy, torch.full((1,), 0.05), mask, centre)

@@ -9,7 +9,7 @@ from models.fitting import Fit, fit, masked_loss, retained
 from models.masks import retain_masks
 from models.measure import per_class, sample_losses
 
-HOW = Fit(epochs=10, batch=32, rate=2e-2)
+HOW = Fit(epochs=10, batch=32, rate=5e-2)
 
 
 def test_the_loss_leaves_forgotten_samples_out() -> None:

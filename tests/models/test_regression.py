@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.masks import held_out_codes, proper_codes, retain_masks, training_codes
-from models.regression import regress
+from models.regression import Regression, regress
 
 
 def smooth(masks: torch.Tensor) -> torch.Tensor:
@@ -21,9 +21,15 @@ def seeds(masks: torch.Tensor, count: int, noise: float) -> torch.Tensor:
     return truth + noise * torch.randn(count, *truth.shape)
 
 
+def fit(masks: torch.Tensor, weights: torch.Tensor) -> tuple[Regression, torch.Tensor]:
+    """Regress with what the seeds themselves say of their variance."""
+    variance = weights.var(0).mean(0) if len(weights) > 1 else torch.zeros(weights.shape[2])
+    return regress(masks, weights, variance)
+
+
 def test_foretells_masks_that_it_never_saw() -> None:
     known, new = retain_masks(training_codes(8), 8), retain_masks(held_out_codes(8), 8)
-    regression, _ = regress(known, seeds(known, 4, 0.3))
+    regression, _ = fit(known, seeds(known, 4, 0.3))
     missed = (regression(new) - smooth(new)).square().mean()
     spread = smooth(new).var(0).mean()
     assert missed < 0.05 * spread
@@ -34,7 +40,7 @@ def test_foretells_masks_that_it_never_saw() -> None:
 def test_left_out_is_what_a_fit_without_the_mask_says() -> None:
     masks = retain_masks(training_codes(6), 6)
     weights = seeds(masks, 1, 0.1)
-    regression, left_out = regress(masks, weights)
+    regression, left_out = fit(masks, weights)
     keep = torch.arange(len(masks)) != 7
     kernel = regression.get_buffer("kernel").double()
     centred = (weights[0] - weights[0].mean(0)).double()
@@ -60,8 +66,8 @@ def test_left_out_is_what_a_fit_without_the_mask_says() -> None:
 
 def test_components_that_are_only_noise_are_left_out() -> None:
     masks = retain_masks(training_codes(7), 7)
-    exact = regress(masks, seeds(masks, 4, 0.01))[0].get_buffer("basis")
-    noisy = regress(masks, seeds(masks, 4, 3.0))[0].get_buffer("basis")
+    exact = fit(masks, seeds(masks, 4, 0.01))[0].get_buffer("basis")
+    noisy = fit(masks, seeds(masks, 4, 3.0))[0].get_buffer("basis")
     assert 1 <= len(noisy) < len(exact) <= 20
     torch.testing.assert_close(exact @ exact.T, torch.eye(len(exact)), atol=1e-3, rtol=0)
 
@@ -69,6 +75,6 @@ def test_components_that_are_only_noise_are_left_out() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_masks_do(count: int) -> None:
     masks, weights = retain_masks(proper_codes(3)[:count], 3), torch.randn(2, count, 4)
-    regression, left_out = regress(masks, weights)
+    regression, left_out = fit(masks, weights)
     assert regression(masks).isfinite().all()
     assert left_out.isfinite().all()

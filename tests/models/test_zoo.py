@@ -88,18 +88,36 @@ def test_trajectories_lead_from_the_start_to_the_trained_networks(
     steps = [checkpoint_steps(HOW.steps(len(blobs.train)), run, 2) for run in range(2)]
     assert len(runs.weights) == sum(map(len, steps))
     start = flatten(spec.initial(INITIAL_SEED))
-    for run, first in enumerate((0, len(steps[0]))):
+    for run, first in enumerate((0, len(steps[0]))):  # the runs of the last two seeds
         last = first + len(steps[run]) - 1
         torch.testing.assert_close(
             runs.weights[first].float(), start.expand(3, -1), atol=1e-3, rtol=1e-2
         )
         torch.testing.assert_close(
-            runs.weights[last].float(), zoo.weights[run], atol=1e-2, rtol=1e-2
+            runs.weights[last].float(), zoo.weights[1 + run], atol=1e-2, rtol=1e-2
         )
         fallen = runs.loss[first] - runs.loss[last]  # (E, K)
         assert (fallen[zoo.masks] > 0).double().mean() > 0.8
         assert (fallen[~zoo.masks] < 0).all()
     assert torch.equal(runs.n, torch.bincount(blobs.validation.y))
+
+
+def test_twins_tell_how_seeds_differ_and_keep_the_checkpoints(
+    tmp_path: Path, blobs: Dataset
+) -> None:
+    spec = MLP((blobs.inputs, 4, blobs.classes))
+    full = grow(tmp_path / "full", spec, blobs, CODES, [0, 1], HOW)
+    zoo = grow(tmp_path / "zoo", spec, blobs, CODES, [0], HOW, twins=2, traced=1)
+    assert torch.equal(zoo.weights, full.weights[:1])
+    assert zoo.seeds == (0,)
+    torch.testing.assert_close(zoo.variance, full.weights[:, :2].var(0).mean(0))
+    assert zoo.trajectories is not None
+    assert torch.equal(zoo.trajectories.masks, zoo.masks[:2])
+    torch.testing.assert_close(
+        zoo.trajectories.weights[-1].float(), full.weights[1, :2], atol=1e-2, rtol=1e-2
+    )
+    with pytest.raises(ValueError, match="traced must be 0 or 1"):
+        grow(tmp_path / "zoo", spec, blobs, CODES, [0, 1], HOW, twins=2, traced=2)
 
 
 @given(steps=st.integers(1, 5_000), runs=st.integers(1, 4))
