@@ -79,7 +79,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         Recipe(
             classifier="mlp:10",
             fit=Fit(epochs=3, batch=128, rate=1e-2, warmup=0.3),
-            zoo_seeds=4,
+            zoo_seeds=8,
             reference_seeds=2,
             schedule=Schedule(steps=3_000),
         ),
@@ -95,7 +95,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             prompt_seeds=1,
             masks=400,
             held_out=30,
-            refinement=Refinement(steps=30, batch=128),
+            refinement=Refinement(steps=20, batch=128),
             schedule=Schedule(steps=1_500, batch=48, images=32),
         ),
     ),

@@ -1,8 +1,9 @@
 """Refine drawn weights: a few steps on the retained classes, never on the forgotten ones.
 
 A one-step sample is close to the mean of what retraining gives. Before refining, it gets
-noise of the size that weights differ by between two retrainings, so that samples of one mask
-differ as retrained networks do; the steps then bring each back to where retraining ends.
+noise of the size that weights differ by between two retrainings; the steps then bring it back to
+where retraining ends. Each sample leaves out images of its own, as data orders differ, so that
+samples of one mask differ as retrained networks do, in weights and in what they get wrong.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import Tensor
 from models.classifiers import Rows, unflatten
 from models.datasets import Split
 from models.dihyfo import DiHyFo
-from models.fitting import follow, masked_loss, retained
+from models.fitting import follow, mean_over, retained
+from models.measure import sample_losses
 
 _BETAS = (0.7, 0.9)  # a short memory, for a short run
 
@@ -25,12 +27,14 @@ class Refinement:
 
     Attributes:
         spread: the noise, in standard deviations between the zoo's seeds.
+        share: of a batch, what one sample looks at.
     """
 
     steps: int = 40
     batch: int = 256
-    rate: float = 1e-3
-    spread: float = 1.0
+    rate: float = 1.5e-3
+    spread: float = 0.9
+    share: float = 0.75
 
 
 def refine(
@@ -38,7 +42,8 @@ def refine(
 ) -> Rows:
     """Return E refined weight sets; with 0 steps they are returned as they are.
 
-    All see the same images in the same order, so a weight set is refined alike in any company.
+    Which images a weight set looks at depends on its noise alone, so it is refined alike in any
+    company.
     The rows of forgotten classes stay as they were drawn: their gradients are next to nothing,
     but Adam would blow them up to whole steps and forget deeper than retraining does.
 
@@ -56,8 +61,12 @@ def refine(
     start = [row + how.spread * apart for row, apart in zip(rows, deviation, strict=True)]
     every: list[Tensor | None] = [None] * (len(rows) - 1)
 
+    below = torch.special.ndtri(torch.tensor(1 - how.share))  # as much noise as is to be left out
+    looked_at = noise > below  # (E, P)
+
     def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
-        return masked_loss(logits, train.y[index], masks)
+        y, at = train.y[index], (index + step * how.batch) % noise.shape[1]  # (B,), (B,)
+        return mean_over(sample_losses(logits, y), masks[:, y] & looked_at[:, at])
 
     return follow(
         model.classifier,

@@ -64,6 +64,25 @@ def test_spread_sets_samples_apart_as_seeds_are(tiny: Generator) -> None:
     assert abs(apart.sum() / between.sum() - 1) < 0.1
 
 
+def test_a_sample_leaves_out_images_of_its_own(tiny: Generator) -> None:
+    mask, noise = MASKS[:1].expand(2, -1), draw_noise(tiny.classifier, 3, 2)
+    same = [layer.repeat(2, 1, 1) for layer in sample(tiny.model, MASKS[:1], noise[:1], 1)]
+    for share, alike in ((1.0, True), (0.75, False)):
+        how = replace(HOW, spread=0.0, share=share)
+        one, two = flatten(refine(tiny.model, same, noise, mask, tiny.dataset.train, how))
+        assert torch.equal(one, two) == alike
+
+
+def test_is_refined_alike_in_any_company(tiny: Generator) -> None:
+    rows, noise = drawn(tiny)
+    train = tiny.dataset.train
+    together = flatten(refine(tiny.model, rows, noise, MASKS, train, HOW))
+    for e in range(len(MASKS)):
+        at = slice(e, e + 1)
+        alone = refine(tiny.model, pick(rows, at), noise[at], MASKS[at], train, HOW)
+        torch.testing.assert_close(flatten(alone)[0], together[e], rtol=1e-4, atol=1e-4)
+
+
 def test_no_steps_change_nothing_and_inputs_stay(tiny: Generator) -> None:
     rows, noise = drawn(tiny)
     before = flatten(rows).clone()
