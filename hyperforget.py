@@ -168,7 +168,8 @@ def demo(
 @app.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="digits-mlp, mnist-mlp, cifar10-cnn, or a name of your own")
+        str,
+        typer.Argument(help="digits-mlp, mnist-mlp, mnist-cnn, cifar10-cnn, or a name of your own"),
     ],
     data: Annotated[
         Path | None, typer.Option(help="MNIST or CIFAR-10, your .npz, or an image folder or zip")

@@ -84,6 +84,21 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             schedule=Schedule(steps=3_000),
         ),
     ),
+    "mnist-cnn": (
+        "mnist",
+        Recipe(
+            classifier="cnn:small",
+            fit=Fit(epochs=4, batch=128, rate=5e-2, warmup=0.3),
+            zoo_seeds=1,
+            reference_seeds=2,
+            twins=24,
+            prompt_seeds=1,
+            masks=160,
+            held_out=24,
+            refinement=Refinement(steps=20, batch=128),
+            schedule=Schedule(steps=1_500, batch=48, images=32),
+        ),
+    ),
     "cifar10-cnn": (
         "cifar10",
         Recipe(

@@ -53,17 +53,7 @@ def effort_for(classifier: Classifier, dataset: Dataset) -> Effort:
     """Return an effort that ends within minutes on two cores, a minute for small data."""
     if not isinstance(classifier, CNN):
         return Effort() if len(dataset.train) > _SMALL else Effort(probed=20, ensemble=16)
-    return Effort(
-        attacked=10,
-        probed=10,
-        relearn_seeds=1,
-        ensembles=2,
-        ensemble=8,
-        prompted=3,
-        prompted_classes=2,
-        images=1_000,
-        batch=20,
-    )
+    return Effort(probed=10, ensembles=2, ensemble=8, prompted_classes=3, images=1_000)
 
 
 @dataclass(frozen=True)
