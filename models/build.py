@@ -221,12 +221,8 @@ def _trained(
     bar: Bar,
 ) -> DiHyFo:
     """Return the trained DiHyFo as shipped, from the unfinished folder if it is there."""
-    made_from = [
-        dataset.digest,
-        asdict(recipe),
-        hashlib.sha256(zoo.weights.numpy().tobytes()).hexdigest(),
-    ]
-    stamp = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    networks = hashlib.sha256(zoo.weights.numpy().tobytes()).hexdigest()
+    stamp = hashlib.sha256((_made_from(dataset, recipe) + networks).encode()).hexdigest()
     mark = folder.parent / "dihyfo.stamp"
     if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
         return generator.load_model(folder, zoo.classifier, recipe.architecture)
@@ -234,6 +230,14 @@ def _trained(
     shipped = generator.save_model(folder, model)
     mark.write_text(stamp)
     return shipped
+
+
+def _made_from(dataset: Dataset, recipe: Recipe) -> str:
+    """Return what a DiHyFo is the result of: not how its draws are refined and measured."""
+    parts = asdict(recipe)
+    for key in ("refinement", "steps", "reference_seeds", "held_out"):
+        del parts[key]
+    return json.dumps([dataset.digest, parts], sort_keys=True)
 
 
 def _publish(folder: Path, target: Path) -> None:
@@ -253,7 +257,7 @@ class _Seconds:
 
     def __init__(self, path: Path, recipe: Recipe, dataset: Dataset) -> None:
         self._path = path
-        self._build = json.dumps([dataset.digest, asdict(recipe)], sort_keys=True)
+        self._build = _made_from(dataset, recipe)
         self.spent: dict[str, float] = {}
         if path.exists():
             stored = json.loads(path.read_text())
