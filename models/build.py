@@ -110,7 +110,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             prompt_seeds=1,
             masks=400,
             held_out=30,
-            refinement=Refinement(steps=20, batch=128),
+            refinement=Refinement(steps=20, batch=128, rate=2e-3, share=1.0),
             schedule=Schedule(steps=1_500, batch=48, images=32),
         ),
     ),
