@@ -59,7 +59,9 @@ def main() -> None:
     truth = torch.stack([per_class(m.classifier, rows, test).over(masks)[0] for rows in gold])
 
     def alike(one: Rows, two: Rows) -> float:
-        return mean_overlap(*(wrong_answers(m, rows, masks) for rows in (one, two)))
+        return mean_overlap(
+            *(wrong_answers(m.classifier, test, rows, masks) for rows in (one, two))
+        )
 
     def gap(rows: Rows) -> str:
         measured = per_class(m.classifier, rows, test)

@@ -11,8 +11,6 @@ Run: .venv/bin/python benchmarks/growth.py [--data ../shared/data] [mlp:10 cnn:s
 import argparse
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +18,13 @@ import torch
 
 from core.settings import Settings
 from models import classifiers, datasets
-from models.baselines import retrain
+from models.audit import time_draws
 from models.build import PRESETS
-from models.classifiers import Rows
 from models.masks import held_out_codes, reference_codes, retain_masks, training_codes
 from models.material import Material, draw
 from models.measure import per_class
 from models.reference import measure_reference
-from models.sampler import draw_noise, first_noise
+from models.sampler import first_noise
 from models.training import train
 from models.zoo import REFERENCE_SEED, grow
 
@@ -48,7 +45,7 @@ def main() -> None:
     )
     print(
         "| classifier | weights | original, retrained | gap as served (worst) | forget max "
-        "| gap not refined (worst) | one network; DiHyFo, s | retrain, ms | draw, ms "
+        "| gap not refined (worst) | training DiHyFo, s | retrain, ms | draw, ms "
         f"| of {BATCH}, ms | draw and refine, ms |"
     )
     print("| --- " * 11 + "|")
@@ -81,44 +78,21 @@ def row(text: str, dataset: datasets.Dataset) -> str:
         *(retrained, measure_reference(retrained, dataset), codes, recipe.fit, False),
     )
     truth = np.array([m.reference.retain_accuracy(int(code)).mean() for code in codes])  # (E,)
-    plain = replace(recipe.refinement, steps=0)
-    gaps = {}
-    for how in (recipe.refinement, plain):
+    gaps, forget = {}, {}
+    for name, how in m.hows.items():
         rows = draw(m, masks, first_noise(spec, range(len(codes))), how)
         measured = per_class(spec, rows, dataset.test)
         gap = 100 * (truth - measured.over(masks)[0].numpy())
-        gaps[how.steps] = f"{gap.mean():.2f} ({gap.max():.2f})"
-        if how.steps:
-            forget = measured.over(~masks)[0].max()
-
-    def drawn(count: int, steps: int) -> Callable[[], Rows]:
-        many = retain_masks(np.resize(codes, count), k)
-        noise = draw_noise(spec, 0, count)
-        how = replace(recipe.refinement, steps=steps)
-        return lambda: draw(m, many, noise, how)
-
-    start = time.perf_counter()
-    alone = retrain(spec, dataset.train, masks[:1], recipe.fit, REFERENCE_SEED)
-    one = time.perf_counter() - start
-    assert len(alone[0]) == 1
+        gaps[name] = f"{gap.mean():.2f} ({gap.max():.2f})"
+        forget[name] = measured.over(~masks)[0].max()
+    timing = time_draws(m, BATCH)
+    served, plain = timing["dihyfo"], timing["dihyfo_unrefined"]
     return (
         f"| {text} | {spec.parameters:,} | {m.reference.retain_accuracy(0).mean():.4f}, "
-        f"{truth.mean():.4f} | {gaps[recipe.refinement.steps]} | {forget:.5f} | {gaps[0]} "
-        f"| {one:.2f}; {took:.0f} | {1e3 * one:.0f} | {median(drawn(1, 0)):.1f} "
-        f"| {median(drawn(BATCH, 0)) / BATCH:.2f} "
-        f"| {median(drawn(1, recipe.refinement.steps)):.0f} |"
+        f"{truth.mean():.4f} | {gaps['dihyfo']} | {forget['dihyfo']:.5f} "
+        f"| {gaps['dihyfo_unrefined']} | {took:.0f} | {timing['retrain_one_ms']:.0f} "
+        f"| {plain['one_ms']:.1f} | {plain['each_in_batch_ms']:.2f} | {served['one_ms']:.0f} |"
     )
-
-
-def median(work: Callable[[], Rows], times: int = 5) -> float:
-    """Return the median milliseconds of some runs, the first left out."""
-    work()
-    took = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        took.append(1e3 * (time.perf_counter() - began))
-    return float(np.median(took))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[
             if name in hows:
                 alike[name] = likeness(m, masks, sets[0], gold, hows[name], effort)
                 advance()
-        timing = _timing(m, hows, effort)
+        timing = time_draws(m, effort.batch)
         advance()
     many = compare_ensembles(m, effort, bar)
     result = {
@@ -216,11 +216,11 @@ def _reference(m: Material) -> dict[str, Any]:
     }
 
 
-def _timing(m: Material, hows: dict[str, Refinement], effort: Effort) -> dict[str, Any]:
-    """Time one retraining, one sample and a batch, on this machine."""
+def time_draws(m: Material, batch: int) -> dict[str, Any]:
+    """Time one retraining, one sample and a batch, refined and not, on this machine."""
     k = m.classifier.classes
     one = retain_masks(m.held_out[:1], k)
-    many = retain_masks(np.resize(m.held_out, effort.batch), k)
+    many = retain_masks(np.resize(m.held_out, batch), k)
 
     def drawn(masks: Tensor, how: Refinement) -> Callable[[], Rows]:
         return lambda: draw(m, masks, draw_noise(m.classifier, 0, len(masks)), how)
@@ -229,16 +229,16 @@ def _timing(m: Material, hows: dict[str, Refinement], effort: Effort) -> dict[st
     each = {
         name: {
             "one_ms": _ms(drawn(one, how), 10),
-            "each_in_batch_ms": _ms(drawn(many, how), 3) / effort.batch,
+            "each_in_batch_ms": _ms(drawn(many, how), 3) / batch,
         }
-        for name, how in hows.items()
+        for name, how in m.hows.items()
     }
     return {
         "retrain_one_ms": _ms(
             lambda: baselines.retrain(m.classifier, m.dataset.train, one, m.how, REFERENCE_SEED), 1
         ),
         **each,
-        "batch": effort.batch,
+        "batch": batch,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
     }

@@ -175,7 +175,7 @@ def build(
         reference.save(folder / generator.REFERENCE)
     with seconds.of("dihyfo"):
         model = _trained(folder, zoo, dataset, recipe, bar)
-    with seconds.of("audit"):
+    with seconds.of("audit", resumed=False):
         material = Material(
             classifier,
             dataset,
@@ -265,12 +265,17 @@ class _Seconds:
                 self.spent = stored["spent"]
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Clock a part, and keep its time even if it is stopped."""
+    def of(self, part: str, resumed: bool = True) -> Iterator[None]:
+        """Clock a part, and keep its time even if it is stopped.
+
+        Args:
+            resumed: it goes on from what earlier runs left, so theirs is added.
+        """
+        before = self.spent.get(part, 0.0) if resumed else 0.0
         began = time.monotonic()
         try:
             yield
         finally:
             took = time.monotonic() - began
-            self.spent[part] = round(self.spent.get(part, 0.0) + took, 1)
+            self.spent[part] = round(before + took, 1)
             self._path.write_text(json.dumps({"build": self._build, "spent": self.spent}))

@@ -27,6 +27,8 @@ def card(name: str, config: dict[str, Any], audit: dict[str, Any]) -> str:
     data, classifier, training = config["dataset"], config["classifier"], config["training"]
     reference, timing = audit["reference"], audit["timing"]
     steps = config["sampler"]["steps"]
+    again = training["recipe"]["twins"]
+    twins = f", and {again} of the masks once more" if again else ""
     return f"""# {name}
 
 Draws the weights of {_network(classifier)} ({classifier["parameters"]:,} weights)
@@ -38,7 +40,7 @@ for **{data["name"]}** that never learned the chosen classes and keeps the other
   {data["n"]["test"]:,} test.
 - DiHyFo: {config["dihyfo"]["parameters"]:,} parameters, sampled in {steps}
   step{"s" if steps > 1 else ""}. It learned from {training["networks"]:,} networks:
-  {training["masks"]:,} masks x {training["zoo_seeds"]} data-order seeds.
+  {training["masks"]:,} masks x {training["zoo_seeds"]} data-order seeds{twins}.
 - Building it from nothing took {training["seconds"]["total"] / 60:.1f} minutes
   ({timing["machine"]}): {_parts(training["seconds"])}.
 

@@ -16,8 +16,6 @@ from models.classifiers import Classifier, Rows
 from models.datasets import Split
 from models.measure import sample_losses
 
-_MOMENTUM = 0.9
-
 Loss = Callable[[Tensor, Tensor, int], Tensor]  # logits (E, B, K), samples (B,), step -> sum over E
 
 
@@ -48,6 +46,11 @@ class Fit:
         if step < rising:
             return (step + 1) / rising
         return 0.5 + 0.5 * cos(pi * (step - rising) / (steps - rising))
+
+
+def momentum(rows: Rows, rate: float) -> torch.optim.Optimizer:
+    """Return the optimiser that classifiers are trained with."""
+    return torch.optim.SGD(rows, lr=rate, momentum=0.9, fused=True)
 
 
 def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
@@ -93,6 +96,7 @@ def fit(
     seed: int,
     advance: Callable[[], None] = lambda: None,
     observe: Callable[[int, Rows], None] = lambda step, rows: None,
+    optimiser: Callable[[Rows, float], torch.optim.Optimizer] = momentum,
 ) -> Rows:
     """Train E networks side by side, each on the classes its mask retains.
 
@@ -104,6 +108,7 @@ def fit(
         advance: called after every step, for a progress bar.
         observe: shown the networks before each step, and at last the trained ones; the
             tensors are trained on, so what is to be kept must be copied.
+        optimiser: of the rows, at the rate of ``how``.
 
     Returns:
         The trained rows, E sets.
@@ -120,6 +125,7 @@ def fit(
         seed,
         loss,
         choose=lambda batches: retained(batches, split.y, masks),
+        optimiser=optimiser,
         advance=advance,
         observe=observe,
     )
@@ -134,6 +140,7 @@ def descend(
     loss: Loss,
     *,
     choose: Callable[[Iterable[Tensor]], Iterable[Tensor]] = lambda batches: batches,
+    optimiser: Callable[[Rows, float], torch.optim.Optimizer] = momentum,
     free: Rows | None = None,
     advance: Callable[[], None] = lambda: None,
     observe: Callable[[int, Rows], None] = lambda step, rows: None,
@@ -154,7 +161,7 @@ def descend(
         start,
         choose(index for order in passes for index in torch.split(order, how.batch)),
         loss,
-        lambda rows: torch.optim.SGD(rows, lr=how.rate, momentum=_MOMENTUM, fused=True),
+        lambda rows: optimiser(rows, how.rate),
         lambda step: how.factor(step, total),
         free=free,
         advance=advance,

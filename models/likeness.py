@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models import baselines, ensembles
-from models.classifiers import Rows, flatten, pick
+from models.classifiers import Classifier, Rows, flatten, pick
 from models.datasets import Split
 from models.figures import MEMBERS
 from models.masks import forget_labels, retain_masks
@@ -46,7 +46,7 @@ def likeness(
     other = draw(m, masks, again, how)
     first, last = head(retrained[0], count), head(retrained[-1], count)
     wrong = {
-        name: wrong_answers(m, rows, masks)
+        name: wrong_answers(m.classifier, m.dataset.test, rows, masks)
         for name, rows in (("a", drawn), ("b", other), ("c", first), ("d", last))
     }
     pairs = {
@@ -84,12 +84,11 @@ def _ratio(of: dict[str, float]) -> float | None:
 
 
 @torch.inference_mode()
-def wrong_answers(m: Material, rows: Rows, masks: Tensor) -> np.ndarray:
+def wrong_answers(classifier: Classifier, test: Split, rows: Rows, masks: Tensor) -> np.ndarray:
     """Return which retained test images each network gets wrong, (E, N) bool."""
-    test = m.dataset.test
     found = []
     for e in range(len(masks)):
-        answers = m.classifier.forward_many(pick(rows, slice(e, e + 1)), test.x).argmax(2)  # (1, N)
+        answers = classifier.forward_many(pick(rows, slice(e, e + 1)), test.x).argmax(2)  # (1, N)
         found.append((answers != test.y) & masks[e : e + 1, test.y])
     return torch.cat(found).numpy()
 
