@@ -111,7 +111,8 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             masks=400,
             held_out=30,
             refinement=Refinement(steps=20, batch=128, rate=2e-3, share=1.0),
-            schedule=Schedule(steps=1_500, batch=48, images=32),
+            architecture=Architecture(blocks=3),
+            schedule=Schedule(steps=2_000, batch=48, images=32),
         ),
     ),
 }

@@ -7,8 +7,8 @@ order (input channel, height, width), then its bias.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from math import prod
+from itertools import pairwise, product
+from math import pi, prod
 from typing import Any
 
 import torch
@@ -201,8 +201,18 @@ class CNN:
         return h
 
     def initial(self, seed: int) -> Rows:
-        """Return one freshly initialised weight set (E = 1), torch's default scheme."""
-        return initial_rows(self.layers, seed)
+        """Return one freshly initialised weight set (E = 1).
+
+        The first convolution begins with cosine waves, each beside its negative, as far as its
+        channels and the basis reach; the rest as in `initial_rows`. Natural images are mostly
+        made of low frequencies, so networks need not move far, and weights that move little are
+        easier to foretell (docs/science.md).
+        """
+        rows = initial_rows(self.layers, seed)
+        waves = _cosines(*self._kernels[0])[: self.convs[0].channels // 2]  # (W, fan_in)
+        both = torch.cat([waves, -waves])  # (2 W, fan_in)
+        rows[0][0, : len(both), :-1] = both
+        return rows
 
     @property
     def _kernels(self) -> list[tuple[int, int, int]]:
@@ -221,6 +231,29 @@ class CNN:
         for conv, weight, bias in zip(self.convs, *weights, strict=True):
             h = F.relu(F.conv2d(h, weight, bias, conv.stride, conv.pad))  # (B, C, H, W)
         return h.mean((2, 3)) if self.pool else h.flatten(1)
+
+
+def _cosines(channels: int, high: int, wide: int) -> Tensor:
+    """Return the cosine waves over a kernel, low frequencies first, (waves, fan_in).
+
+    The higher the frequency, the less of it is in images, and the larger the wave is made.
+    """
+    frequencies = sorted(
+        product(range(channels), range(high), range(wide)),
+        # Waves over colours and places at once are next to nothing in images.
+        key=lambda f: (sum(f), f[0] > 0 and f[1] + f[2] > 0, max(f[1:]), f),
+    )
+    waves = [
+        (0.5 + sum(f)) * torch.einsum("c,h,w->chw", *map(_wave, f, (channels, high, wide))).ravel()
+        for f in frequencies
+    ]
+    return torch.stack(waves)
+
+
+def _wave(frequency: int, size: int) -> Tensor:
+    """Return one orthonormal cosine (DCT-II) over ``size`` places."""
+    places = torch.arange(size) + 0.5  # (size,)
+    return F.normalize(torch.cos(pi * frequency * places / size), dim=0)  # (size,)
 
 
 class _CNNModule(nn.Module):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Rows = list[Tensor]  # for each layer: (E, units, fan_in + 1)
@@ -24,11 +25,17 @@ class Layer:
 
 
 def initial_rows(layers: Sequence[Layer], seed: int) -> Rows:
-    """Return one freshly initialised weight set (E = 1), torch's default scheme."""
+    """Return one freshly initialised weight set (E = 1): He's uniform scheme, an output layer of 0.
+
+    From an output layer of 0 the rows of classes that are never shown only fall, and those of
+    the others add up to their opposite: where features are not negative, as behind a ReLU, a class
+    that was never seen is never answered.
+    """
     rng = torch.Generator().manual_seed(seed)
     rows = []
-    for layer in layers:
-        bound = layer.fan_in**-0.5
-        table = torch.rand(1, layer.units, layer.fan_in + 1, generator=rng)
-        rows.append((2 * table - 1) * bound)
-    return rows
+    for layer in layers[:-1]:
+        bound = (6 / layer.fan_in) ** 0.5
+        weights = torch.rand(1, layer.units, layer.fan_in, generator=rng)  # (1, units, fan_in)
+        rows.append(F.pad((2 * weights - 1) * bound, (0, 1)))  # (1, units, fan_in + 1)
+    last = layers[-1]
+    return [*rows, torch.zeros(1, last.units, last.fan_in + 1)]

@@ -96,7 +96,7 @@ class MLP:
         return h
 
     def initial(self, seed: int) -> Rows:
-        """Return one freshly initialised weight set (E = 1), torch's default scheme."""
+        """Return one freshly initialised weight set (E = 1), see `initial_rows`."""
         return initial_rows(self.layers, seed)
 
 

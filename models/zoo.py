@@ -206,12 +206,16 @@ def _recipe(
     parts = {
         "classifier": classifier.describe(),
         "data": dataset.digest,
-        "codes": hashlib.sha256(codes.tobytes()).hexdigest(),
+        "codes": _digest(codes),
         "fit": asdict(how),
-        "initial_seed": INITIAL_SEED,
+        "initial": _digest(flatten(classifier.initial(INITIAL_SEED)).numpy()),
         "checkpoints": list(checkpoints),
     }
     return json.dumps(parts, sort_keys=True)
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def _read(path: Path, recipe: str) -> dict[str, Tensor]:

@@ -140,3 +140,18 @@ def test_cnns_learn_side_by_side_and_forget_what_they_never_saw() -> None:
     accuracy = per_class(spec, trained, split).accuracy
     assert accuracy[masks].min() > 0.9
     assert accuracy[~masks].max() == 0
+
+
+def test_the_first_convolution_begins_with_waves_and_their_negatives() -> None:
+    spec = parse("9k3-4k3/pool", (3, 8, 8), 5)
+    first = spec.initial(0)[0][0]  # (9, 28)
+    waves, negatives = first[:4], first[4:8]
+    assert torch.equal(waves, -negatives)
+    apart = waves @ waves.T
+    torch.testing.assert_close(apart, apart.diag().diag(), atol=1e-5, rtol=0)
+    assert waves[0, :-1].unique().numel() == 1  # the mean of all pixels and colours
+    assert not torch.equal(first[8], spec.initial(1)[0][0, 8])  # what is left is drawn
+    # One pixel of one colour has no wave but its own value.
+    tiny = parse("6k1-2k3/pool", (1, 4, 4), 3).initial(0)[0][0]
+    assert tiny[:2, 0].tolist() == [0.5, -0.5]
+    assert len(tiny[2:, 0].unique()) == 4

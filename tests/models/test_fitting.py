@@ -1,9 +1,10 @@
 from dataclasses import replace
 from math import nan
 
+import pytest
 import torch
 
-from models.classifiers import MLP, repeat
+from models.classifiers import MLP, parse, repeat
 from models.datasets import Dataset
 from models.fitting import Fit, fit, masked_loss, retained
 from models.masks import retain_masks
@@ -45,6 +46,19 @@ def test_learns_what_is_retained_and_not_what_is_forgotten(blobs: Dataset) -> No
     measured = per_class(spec, rows, blobs.test)
     assert measured.over(masks)[0].min() > 0.9
     assert measured.accuracy[1, [0, 2]].max() == 0
+
+
+@pytest.mark.parametrize("name", ["mlp:6", "cnn:4k2/pool-5"])
+def test_a_class_that_was_never_shown_is_never_answered(name: str, blobs: Dataset) -> None:
+    spec = parse(name, (1, blobs.inputs, 1) if name.startswith("cnn") else blobs.shape, 4)
+    masks = retain_masks([0, 5, 8], 4)
+    rows = fit(spec, blobs.train, masks, repeat(spec.initial(0), 3), HOW, seed=3)
+    assert (rows[-1][~masks] <= 0).all()
+    torch.testing.assert_close(rows[-1].sum(1), torch.zeros_like(rows[-1][:, 0]), atol=1e-4, rtol=0)
+    # Not even to inputs unlike any that it was trained on.
+    x = 100 * torch.randn(5_000, blobs.inputs)
+    answers = spec.forward_many(rows, x).argmax(2)  # (3, B)
+    assert all(bool(mask[seen].all()) for mask, seen in zip(masks, answers, strict=True))
 
 
 def test_the_seed_decides_and_the_start_is_left_alone(blobs: Dataset) -> None:
