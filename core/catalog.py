@@ -2,7 +2,7 @@
 
 A generator folder holds ``generator.json`` (what it is), ``weights.safetensors``
 (DiHyFo), ``reference.npz`` (figures of retrained networks), ``audit.json`` (measured on
-held-out masks) and ``README.md`` (the card).
+held-out masks), ``README.md`` (the card) and, where weights are guided, ``guidance.safetensors``.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from typing import Any
 log = logging.getLogger("hyperforget.catalog")
 
 FILES = ("generator.json", "weights.safetensors", "reference.npz", "audit.json")
+_GUIDANCE = "guidance.safetensors"  # not every generator guides its weights
 _CONFIG_KEYS = (
     *("classes", "classifier", "normalize", "dataset", "sampler", "dihyfo", "training"),
     *("refinement", "prompts", "held_out"),
@@ -80,7 +81,8 @@ def read(folder: Path) -> Entry:
     """
     if not NAME.fullmatch(folder.name):
         raise ValueError(f"a generator is named like digits-mlp, not {folder.name!r}")
-    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+    names = [*FILES, _GUIDANCE] if (folder / _GUIDANCE).exists() else FILES
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     digest = hashlib.sha256("".join(f"{n}:{sha}\n" for n, sha in files.items()).encode())
     config = json.loads((folder / "generator.json").read_bytes())
     audit = json.loads((folder / "audit.json").read_bytes())

@@ -209,7 +209,7 @@ def _statement(job: Job, answer: Answer, key: SigningKey) -> dict[str, Any]:
             },
             "dataset": config["dataset"],
             "code": dict(answer.code),
-            "sampler": {**config["sampler"], "refinement": answer.metrics["sampler"]["refinement"]},
+            "sampler": {**config["sampler"], **answer.metrics["sampler"]},
             "candidates": {
                 "drawn": len(answer.candidates),
                 "accepted": accepted,

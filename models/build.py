@@ -23,6 +23,7 @@ from models.card import write_report
 from models.datasets import Dataset
 from models.dihyfo import Architecture, DiHyFo
 from models.fitting import Fit
+from models.guidance import Guiding, foretell
 from models.masks import held_out_codes, reference_codes, training_codes
 from models.material import Material
 from models.progress import Bar, silent
@@ -43,6 +44,7 @@ class Recipe:
         classifier: as a command line names it, such as ``mlp:16``.
         fit: how one classifier is trained.
         zoo_seeds, reference_seeds: how many data orders each.
+        guiding: how drawn weights are guided; None = they are not.
         masks: how many of the training masks the zoo holds; None = all.
         held_out: how many held-out masks are retrained for reference, and none else; None = all
             masks are retrained.
@@ -59,6 +61,7 @@ class Recipe:
     prompt_seeds: int = 2
     masks: int | None = None
     held_out: int | None = None
+    guiding: Guiding | None = None
     refinement: Refinement = field(default_factory=Refinement)
     architecture: Architecture = field(default_factory=Architecture)
     schedule: Schedule = field(default_factory=Schedule)
@@ -95,6 +98,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             prompt_seeds=1,
             masks=160,
             held_out=24,
+            guiding=Guiding(images=8),
             refinement=Refinement(steps=20, batch=128),
             schedule=Schedule(steps=1_500, batch=48, images=32),
         ),
@@ -108,11 +112,12 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             reference_seeds=2,
             twins=48,
             prompt_seeds=1,
-            masks=400,
+            masks=816,
             held_out=30,
+            guiding=Guiding(images=2, penalty=3e-4, iterations=5),
             refinement=Refinement(steps=20, batch=128, rate=2e-3, share=1.0),
-            architecture=Architecture(blocks=3),
-            schedule=Schedule(steps=2_000, batch=48, images=32),
+            architecture=Architecture(width=48, blocks=2, heads=2),
+            schedule=Schedule(steps=2_000, batch=48, images=32, functional=100.0),
         ),
     ),
 }
@@ -176,11 +181,16 @@ def build(
         reference.save(folder / generator.REFERENCE)
     with seconds.of("dihyfo"):
         model = _trained(folder, zoo, dataset, recipe, bar)
+        guidance = None
+        if recipe.guiding:
+            guidance = foretell(zoo, model, dataset.train, recipe.guiding)
+        generator.save_guidance(folder, guidance)
     with seconds.of("audit", resumed=False):
         material = Material(
             classifier,
             dataset,
             model,
+            guidance,
             recipe.steps,
             recipe.refinement,
             zoo,
@@ -196,6 +206,7 @@ def build(
         dataset,
         model,
         steps=recipe.steps,
+        guiding=recipe.guiding,
         refinement=recipe.refinement,
         prompts=support(zoo.trajectories) if zoo.trajectories else None,
         held_out=held_out,
@@ -236,7 +247,7 @@ def _trained(
 def _made_from(dataset: Dataset, recipe: Recipe) -> str:
     """Return what a DiHyFo is the result of: not how its draws are refined and measured."""
     parts = asdict(recipe)
-    for key in ("refinement", "steps", "reference_seeds", "held_out"):
+    for key in ("guiding", "refinement", "steps", "reference_seeds", "held_out"):
         del parts[key]
     return json.dumps([dataset.digest, parts], sort_keys=True)
 

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from models import datasets
 from models.classifiers import Classifier, from_description
-from models.datasets import Dataset
+from models.datasets import Dataset, Split
 from models.dihyfo import Architecture, DiHyFo
+from models.guidance import Guidance, Guiding
 from models.reference import Reference, load_reference
 from models.refinement import Refinement
 from models.regression import Regression
 
 CONFIG, WEIGHTS, REFERENCE = "generator.json", "weights.safetensors", "reference.npz"
+GUIDANCE = "guidance.safetensors"
 OWN_DATA = "data.npz"  # an own data set travels with its generator
 
 
@@ -34,6 +37,7 @@ class Generator:
     id: str
     config: dict[str, Any]
     model: DiHyFo
+    guidance: Guidance | None
     dataset: Dataset
     reference: Reference
 
@@ -71,6 +75,7 @@ def write_config(
     model: DiHyFo,
     *,
     steps: int,
+    guiding: Guiding | None,
     refinement: Refinement,
     prompts: dict[str, Any] | None,
     held_out: np.ndarray,
@@ -91,7 +96,11 @@ def write_config(
             "regression_rank": len(model.regression.get_buffer("basis")),
             "parameters": sum(p.numel() for p in model.parameters()),
         },
-        "sampler": {"method": "ddim", "steps": steps},
+        "sampler": {
+            "method": "ddim",
+            "steps": steps,
+            "guidance": asdict(guiding) if guiding else None,
+        },
         "refinement": asdict(refinement),
         "prompts": prompts,
         "training": training,
@@ -119,6 +128,7 @@ def load(folder: Path, data: Path | None) -> Generator:
         folder.name,
         config,
         load_model(folder, classifier, Architecture(**sizes)),
+        load_guidance(folder, dataset.train, config["sampler"]["guidance"]),
         dataset,
         load_reference(folder / REFERENCE),
     )
@@ -142,8 +152,32 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
 def load_model(folder: Path, classifier: Classifier, architecture: Architecture) -> DiHyFo:
     """Load the DiHyFo of a folder, in eval mode and single precision."""
     state = load_file(folder / WEIGHTS)
-    known, rank = state["regression.duals"].shape
-    regression = Regression(known, classifier.classes, rank, classifier.parameters)
+    regression = Regression.from_state(_within(state, "regression."))
     model = DiHyFo(classifier, architecture, regression)
     model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
     return model.eval().requires_grad_(False)
+
+
+def save_guidance(folder: Path, guidance: Guidance | None) -> None:
+    """Write what weights are guided by; of its images only their places in the training split."""
+    if guidance is None:
+        (folder / GUIDANCE).unlink(missing_ok=True)
+        return
+    answers = {f"answers.{key}": value for key, value in guidance.answers.state_dict().items()}
+    own = {"at": guidance.at, "penalty": torch.tensor(guidance.penalty)}
+    save_file(answers | own, folder / GUIDANCE)
+
+
+def load_guidance(folder: Path, train: Split, how: dict[str, Any] | None) -> Guidance | None:
+    """Load what `save_guidance` wrote, and the images from the training split."""
+    if how is None:
+        return None
+    state = load_file(folder / GUIDANCE)
+    at, answers = state["at"], Regression.from_state(_within(state, "answers."))
+    penalty = state["penalty"].item()
+    return Guidance(at, train.x[at], train.y[at], answers, penalty, Guiding(**how).iterations)
+
+
+def _within(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the part of a state whose keys begin with a prefix, without it."""
+    return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}

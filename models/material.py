@@ -12,6 +12,7 @@ from models.datasets import Dataset
 from models.dihyfo import DiHyFo, Prompt
 from models.fitting import Fit
 from models.generator import Generator
+from models.guidance import Guidance
 from models.masks import reference_codes, training_codes
 from models.progress import Bar, silent
 from models.reference import Reference
@@ -72,6 +73,7 @@ class Material:
     classifier: Classifier
     dataset: Dataset
     model: DiHyFo
+    guidance: Guidance | None
     steps: int
     refinement: Refinement
     zoo: Zoo
@@ -117,6 +119,7 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
         classifier,
         data,
         generator.model,
+        generator.guidance,
         generator.steps,
         generator.refinement,
         zoo,
@@ -138,11 +141,11 @@ def draw(
         noise: standard normal, (E, P).
         how: the refinement; with 0 steps there is none.
     """
-    parts = []
-    for at in groups(m.classifier, len(masks)):
-        asked = Prompt(prompt.losses[at], prompt.sides[at]) if prompt else None
-        drawn = sample(m.model, masks[at], noise[at], m.steps, asked)
-        parts.append(refine(m.model, drawn, noise[at], masks[at], m.dataset.train, how))
+    drawn = sample(m.model, masks, noise, m.steps, prompt, m.guidance)
+    parts = [
+        refine(m.model, pick(drawn, at), noise[at], masks[at], m.dataset.train, how)
+        for at in groups(m.classifier, len(masks))
+    ]
     return join(parts)
 
 

@@ -1,20 +1,24 @@
 """Weights by regression on the mask: where DiHyFo starts from.
 
 Kernel ridge regression (kriging) over the cube of masks: two masks are the more alike, the fewer
-classes they differ in, at a short and at a long range. It cannot know what a network does with
-its weights, but it is a good first guess, and a DiHyFo that only learns what is missing
-generalises better to unseen masks (docs/science.md).
+classes they differ in, at a short and at a long range, and the more alike the shares of the loss
+that each class has: one of two retained classes weighs more than one of nine. It cannot know what
+a network does with its weights, but it is a good first guess, and a DiHyFo that only learns what
+is missing generalises better to unseen masks (docs/science.md).
 """
 
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 # How alike two masks still are for each class they differ in, at short and at long range; how much
-# of the variance is short-ranged; and how much is noise. Leave-one-out chooses.
-_SHORT, _LONG, _SHARE = (0.2, 0.35, 0.5), (0.7, 0.8, 0.9), (0.1, 0.25, 0.5)
-_NOISE = (0.003, 0.01, 0.03, 0.1)
+# of the variance is short-ranged; how fast likeness falls with the squared distance between the
+# classes' shares of the loss; and how much is noise. Leave-one-out chooses.
+_SHORT, _LONG, _PART = (0.35, 0.5), (0.8, 0.9), (0.0, 0.1, 0.25)
+_SHARES = (0.0, 1.0, 2.0)
+_NOISE = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 class Regression(nn.Module):
@@ -29,15 +33,23 @@ class Regression(nn.Module):
     def __init__(self, known: int, classes: int, rank: int, parameters: int) -> None:
         super().__init__()
         self.register_buffer("masks", torch.zeros(known, classes))  # 1 = retained
-        self.register_buffer("kernel", torch.zeros(classes + 1))  # by classes that differ
+        self.register_buffer("kernel", torch.zeros(3 * (classes + 1,)))  # see `_cells`
         self.register_buffer("duals", torch.zeros(known, rank))
         self.register_buffer("basis", torch.zeros(rank, parameters))
         self.register_buffer("mean", torch.zeros(parameters))
 
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> "Regression":
+        """Return the regression whose ``state_dict`` it is."""
+        (known, rank), (_, parameters) = state["duals"].shape, state["basis"].shape
+        made = cls(known, state["masks"].shape[1], rank, parameters)
+        made.load_state_dict(state)
+        return made
+
     def forward(self, masks: Tensor) -> Tensor:
         """Return the expected weights of masks (B, K) bool, (B, P)."""
-        apart = _apart(masks, self.get_buffer("masks"))  # (B, N)
-        scores = self.get_buffer("kernel")[apart] @ self.get_buffer("duals")  # (B, r)
+        cells = _cells(masks, self.get_buffer("masks"))  # three of (B, N)
+        scores = self.get_buffer("kernel")[cells] @ self.get_buffer("duals")  # (B, r)
         return torch.addmm(self.get_buffer("mean"), scores, self.get_buffer("basis"))
 
 
@@ -54,12 +66,10 @@ def regress(masks: Tensor, weights: Tensor, variance: Tensor) -> tuple[Regressio
     """
     mean = weights.mean((0, 1))  # (P,)
     scores, basis = _components(weights, mean, variance)  # (N, r), (r, P)
-    apart = _apart(masks, masks)  # (N, N)
-    distances = torch.arange(masks.shape[1] + 1).double()
+    cells = _cells(masks, masks)  # three of (N, N)
     best: tuple[float, Tensor, Tensor, Tensor] | None = None
-    for short, long, share in product(_SHORT, _LONG, _SHARE):
-        kernel = share * short**distances + (1 - share) * long**distances  # (K+1,)
-        values, vectors = torch.linalg.eigh(kernel[apart])  # (N,), (N, N)
+    for kernel in _kernels(masks.shape[1]):
+        values, vectors = torch.linalg.eigh(kernel[cells])  # (N,), (N, N)
         turned = vectors.T @ scores  # (N, r)
         for noise in _NOISE:
             duals = vectors @ (turned / (values + noise)[:, None])  # (N, r)
@@ -79,10 +89,24 @@ def regress(masks: Tensor, weights: Tensor, variance: Tensor) -> tuple[Regressio
     return found, (mean + (scores - missed).float() @ basis)
 
 
-def _apart(masks: Tensor, others: Tensor) -> Tensor:
-    """Return in how many classes masks (B, K) and others (N, K) differ, (B, N) int64."""
-    ours, theirs = 2.0 * masks - 1, 2.0 * others - 1  # (B, K), (N, K)
-    return ((masks.shape[1] - ours @ theirs.T) / 2).round().long()
+def _cells(masks: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how many classes masks (B, K), others (N, K) and both retain, (B, N) int64 each."""
+    ours, theirs = masks.float(), others.float()  # (B, K), (N, K)
+    both = (ours @ theirs.T).long()  # (B, N)
+    sizes = ours.sum(1).long()[:, None], theirs.sum(1).long()[None]  # (B, 1), (1, N)
+    return sizes[0].expand_as(both), sizes[1].expand_as(both), both
+
+
+def _kernels(classes: int) -> Iterator[Tensor]:
+    """Return the kernels to choose from, each (K+1, K+1, K+1) float64, see `_cells`."""
+    count = torch.arange(classes + 1).double()
+    a, b, both = torch.meshgrid(count, count, count, indexing="ij")  # (K+1, K+1, K+1) each
+    differ = a + b - 2 * both
+    p, q = a.clamp(min=1), b.clamp(min=1)
+    shares = 1 / p + 1 / q - 2 * both / (p * q)  # squared distance of the masks over their sizes
+    ranges = {(s * (part > 0), long, part) for s, long, part in product(_SHORT, _LONG, _PART)}
+    for (short, long, part), fall in product(sorted(ranges), _SHARES):
+        yield (part * short**differ + (1 - part) * long**differ) * torch.exp(-fall * shares)
 
 
 def _components(weights: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +121,7 @@ def _components(weights: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor
     noise = variance.sum() * len(middle) / len(weights)  # of all N together
     beyond = energy.sum() - energy.cumsum(0)  # (N,)
     kept = int((beyond > noise).sum()) + 1
-    kept = max(1, min(kept, int((energy > 1e-9 * energy.sum()).sum())))
+    kept = max(1, min(kept, weights.shape[2], int((energy > 1e-9 * energy.sum()).sum())))
     scale = energy[:kept].sqrt().clamp(min=1e-12)  # (r,)
     basis = (left[:, :kept] / scale).T.float() @ middle  # (r, P)
     return left[:, :kept] * scale, basis

@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.classifiers import Classifier, Rows, unflatten
+from models.classifiers import Classifier, Rows, pick, unflatten
 from models.dihyfo import DiHyFo, Prompt, signal_and_noise
+from models.guidance import Guidance, guide
 
 
 def draw_noise(classifier: Classifier, seed: int, count: int) -> Tensor:
@@ -27,7 +28,12 @@ def first_noise(classifier: Classifier, seeds: Iterable[int]) -> Tensor:
 
 @torch.inference_mode()
 def sample(
-    model: DiHyFo, masks: Tensor, noise: Tensor, steps: int, prompt: Prompt | None = None
+    model: DiHyFo,
+    masks: Tensor,
+    noise: Tensor,
+    steps: int,
+    prompt: Prompt | None = None,
+    guidance: Guidance | None = None,
 ) -> Rows:
     """Turn noise into weights (DDIM, deterministic: arXiv 2010.02502).
 
@@ -37,6 +43,7 @@ def sample(
         noise: (B, P), see `draw_noise`.
         steps: network evaluations; 1 predicts the weights from noise in one go.
         prompt: of all B; default: none asks for a loss.
+        guidance: of those that ask for no loss; default: none is guided.
 
     Returns:
         Weights, (B, units, fan_in + 1) a layer.
@@ -52,7 +59,13 @@ def sample(
     for now, then in pairwise(times):
         clean = model(x, torch.full((len(masks),), now), masks, centre, prompt)
         x = _towards(x, clean, now, then) if then else clean
-    return model.restore(x, centre)
+    rows = model.restore(x, centre)
+    asked = torch.zeros(len(masks)).bool() if prompt is None else ~prompt.losses.isnan().all(1)
+    if guidance is None or asked.all():
+        return rows
+    free = torch.nonzero(~asked)[:, 0]  # (B',)
+    guided = guide(guidance, model.classifier, pick(rows, free), masks[free])
+    return [layer.index_copy(0, free, part) for layer, part in zip(rows, guided, strict=True)]
 
 
 def _towards(x: Rows, clean: Rows, now: float, then: float) -> Rows:

@@ -185,7 +185,7 @@ def draw(
     noise = torch.cat([draw_noise(classifier, r.seed, r.candidates) for r in requests])  # (E, P)
     prompts = [r.prompt for r in requests for _ in range(r.candidates)]
     prompt = stack(prompts, masks) if any(prompts) else None
-    rows = sample(generator.model, masks, noise, generator.steps, prompt)
+    rows = sample(generator.model, masks, noise, generator.steps, prompt, generator.guidance)
     begin("refining", 0.2)
     return _refine(generator, requests, counts, rows, noise, masks)
 
@@ -217,7 +217,11 @@ def _sampler(
     """Say how the weights came to be and, if losses were asked for, which were reached."""
     how = request.refinement(generator)
     result: dict[str, Any] = {
-        "sampler": {"steps": generator.steps, "refinement": asdict(how) if how.steps else None}
+        "sampler": {
+            "steps": generator.steps,
+            "guidance": None if request.prompt else generator.config["sampler"]["guidance"],
+            "refinement": asdict(how) if how.steps else None,
+        }
     }
     if request.prompt:
         result["prompt"] = {

@@ -27,6 +27,7 @@ from models.build import Recipe
 from models.datasets import Dataset, load_npz
 from models.dihyfo import Architecture
 from models.fitting import Fit
+from models.guidance import Guiding
 from models.masks import training_codes
 from models.refinement import Refinement
 from models.training import Schedule
@@ -46,6 +47,7 @@ TINY = Recipe(
     zoo_seeds=3,
     reference_seeds=2,
     prompt_seeds=1,
+    guiding=Guiding(images=6),
     refinement=Refinement(steps=5, batch=64),
     architecture=Architecture(width=32, blocks=2, heads=2, dropout=0.0),
     schedule=Schedule(steps=300, batch=32, images=32, warmup=20, noise_one=0.3),

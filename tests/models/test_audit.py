@@ -19,7 +19,7 @@ def test_rows_are_measured_on_held_out_masks(tiny: Generator, tiny_folder: Path)
     codes = held_out_codes(4)
     masks = retain_masks(codes, 4)
     first = torch.cat([draw_noise(tiny.classifier, i, 1) for i in range(len(codes))])
-    rows = sample(tiny.model, masks, first, tiny.steps)
+    rows = sample(tiny.model, masks, first, tiny.steps, None, tiny.guidance)
     retain, _ = per_class(tiny.classifier, rows, tiny.dataset.test).over(masks)
     row = audited["rows"]["dihyfo_unrefined"]
     assert row["retain_accuracy"]["mean"] == pytest.approx(retain.mean().item())
@@ -48,7 +48,7 @@ def test_the_served_default_is_measured_with_its_refinement(
     masks = retain_masks(codes, 4)
     noise = torch.cat([draw_noise(tiny.classifier, i, 1) for i in range(2 * len(codes))])
     twice = masks.repeat(2, 1)
-    rows = sample(tiny.model, twice, noise, tiny.steps)
+    rows = sample(tiny.model, twice, noise, tiny.steps, None, tiny.guidance)
     rows = refine(tiny.model, rows, noise, twice, tiny.dataset.train, tiny.refinement)
     retain, _ = per_class(tiny.classifier, pick(rows, slice(2)), tiny.dataset.test).over(masks)
     row = audited["rows"]["dihyfo"]

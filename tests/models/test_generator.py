@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from core.settings import SHIPPED_GENERATORS
 from models import generator
 from models.datasets import DataError
 from models.generator import Generator
+from models.guidance import foretell
 from models.masks import forget_labels, retain_masks
 from models.sampler import draw_noise, sample
 from models.unlearning import ForgetRequest, unlearn
+from models.zoo import Zoo
 from tests.conftest import DATA, TINY, write_blobs
 
 
@@ -28,8 +31,26 @@ def test_describes_itself(tiny: Generator) -> None:
 def test_loads_what_was_measured(tiny: Generator, tiny_folder: Path) -> None:
     again = generator.load(tiny_folder, None)
     masks, noise = retain_masks([3], 4), draw_noise(tiny.classifier, 0, 1)
-    one, same = (sample(g.model, masks, noise, 1) for g in (tiny, again))
+    one, same = (sample(g.model, masks, noise, 1, None, g.guidance) for g in (tiny, again))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+
+
+def test_guides_as_it_was_told_to_and_else_not(
+    tiny: Generator, tiny_zoo: Zoo, tmp_path: Path
+) -> None:
+    train, how = tiny.dataset.train, TINY.guiding
+    assert how is not None
+    made, masks = foretell(tiny_zoo, tiny.model, train, how), retain_masks([3, 8], 4)
+    generator.save_guidance(tmp_path, made)
+    for loaded in (tiny.guidance, generator.load_guidance(tmp_path, train, asdict(how))):
+        assert loaded is not None
+        assert torch.equal(loaded.x, made.x)
+        assert torch.equal(loaded.y, made.y)
+        torch.testing.assert_close(loaded.answers(masks), made.answers(masks))
+        assert (loaded.penalty, loaded.iterations) == pytest.approx((made.penalty, 10))
+    assert generator.load_guidance(tmp_path, train, None) is None
+    generator.save_guidance(tmp_path, None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ships_half_precision(tiny_folder: Path) -> None:

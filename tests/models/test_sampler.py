@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.classifiers import MLP, flatten
+from models.dihyfo import Prompt, no_prompt
 from models.generator import Generator
+from models.guidance import guide
 from models.masks import retain_masks
 from models.sampler import draw_noise, sample
 
@@ -51,3 +53,20 @@ def test_the_mask_decides(tiny: Generator) -> None:
 def test_needs_a_step(tiny: Generator, steps: int) -> None:
     with pytest.raises(ValueError, match="steps"):
         sample(tiny.model, retain_masks([1], 4), draw_noise(tiny.classifier, 7, 1), steps)
+
+
+def test_only_what_asks_for_no_loss_is_guided(tiny: Generator) -> None:
+    masks, noise = retain_masks([3, 5, 9], 4), draw_noise(tiny.classifier, 7, 3)
+    prompt = no_prompt(3, 4)
+    prompt.losses[1, 0] = 2.0
+    plain = sample(tiny.model, masks, noise, 1, prompt)
+    guided = sample(tiny.model, masks, noise, 1, prompt, tiny.guidance)
+    assert tiny.guidance is not None
+    alone = guide(tiny.guidance, tiny.classifier, plain, masks)
+    assert torch.equal(guided[-1][1], plain[-1][1])
+    for i in (0, 2):
+        assert not torch.equal(guided[-1][i], plain[-1][i])
+        torch.testing.assert_close(guided[-1][i], alone[-1][i])
+    asked = Prompt(torch.full((3, 4), 2.0), prompt.sides)
+    every = (sample(tiny.model, masks, noise, 1, asked, g) for g in (None, tiny.guidance))
+    assert torch.equal(*(flatten(rows) for rows in every))
