@@ -84,6 +84,8 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             fit=Fit(epochs=3, batch=128, rate=1e-2, warmup=0.3),
             zoo_seeds=8,
             reference_seeds=2,
+            refinement=Refinement(steps=36),
+            architecture=Architecture(blocks=3),
             schedule=Schedule(steps=3_000),
         ),
     ),
