@@ -92,7 +92,7 @@ def test_a_good_pair_is_accepted_and_says_it_all() -> None:
     assert said["generator"]["files"]["weights.safetensors"] == hashlib.sha256(weights).hexdigest()
     assert said["generator"]["audit"]["held_out_masks"] == 204
     assert said["dataset"]["digest"] == entry.config["dataset"]["digest"]
-    assert said["sampler"] == {"method": "ddim", "steps": 1, "refinement": None}
+    assert said["sampler"] == {"method": "ddim", "steps": 1, "guidance": None, "refinement": None}
     assert said["audit_log"] == {"index": 3, "previous": PLACE.previous}
     drawn = said["candidates"]
     assert (drawn["drawn"], drawn["accepted"], drawn["chosen"]) == (2, 1, 1)
