@@ -74,7 +74,7 @@ def row(text: str, dataset: datasets.Dataset) -> str:
     model = train(zoo, dataset.train, recipe.architecture, recipe.schedule)
     took = time.perf_counter() - began
     m = Material(
-        *(spec, dataset, model.requires_grad_(False), recipe.steps, recipe.refinement, zoo),
+        *(spec, dataset, model.requires_grad_(False), None, recipe.steps, recipe.refinement, zoo),
         *(retrained, measure_reference(retrained, dataset), codes, recipe.fit, False),
     )
     truth = np.array([m.reference.retain_accuracy(int(code)).mean() for code in codes])  # (E,)
