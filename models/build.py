@@ -119,7 +119,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             guiding=Guiding(images=2, penalty=3e-4, iterations=5),
             refinement=Refinement(steps=20, batch=128, rate=2e-3, share=1.0),
             architecture=Architecture(width=48, blocks=2, heads=2),
-            schedule=Schedule(steps=2_000, batch=48, images=32, functional=100.0),
+            schedule=Schedule(steps=2_400, batch=48, images=32, functional=100.0, prompted=0.4),
         ),
     ),
 }
