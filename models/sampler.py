@@ -60,12 +60,15 @@ def sample(
         clean = model(x, torch.full((len(masks),), now), masks, centre, prompt)
         x = _towards(x, clean, now, then) if then else clean
     rows = model.restore(x, centre)
-    asked = torch.zeros(len(masks)).bool() if prompt is None else ~prompt.losses.isnan().all(1)
-    if guidance is None or asked.all():
+    if guidance is None:
         return rows
-    free = torch.nonzero(~asked)[:, 0]  # (B',)
-    guided = guide(guidance, model.classifier, pick(rows, free), masks[free])
-    return [layer.index_copy(0, free, part) for layer, part in zip(rows, guided, strict=True)]
+    if prompt is None:
+        return guide(guidance, model.classifier, rows, masks)
+    free = torch.nonzero(prompt.losses.isnan().all(1))[:, 0]  # (B',)
+    if len(free):
+        guided = guide(guidance, model.classifier, pick(rows, free), masks[free])
+        rows[-1] = rows[-1].index_copy(0, free, guided[-1])  # the other layers stay
+    return rows
 
 
 def _towards(x: Rows, clean: Rows, now: float, then: float) -> Rows:
