@@ -15,8 +15,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models import classifiers, generator, training
 from models.audit import audit
 from models.card import write_report
@@ -116,9 +114,9 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             prompt_seeds=1,
             masks=816,
             held_out=30,
-            guiding=Guiding(images=2, penalty=3e-4, iterations=5),
-            refinement=Refinement(steps=20, batch=128, rate=2e-3, share=1.0),
-            architecture=Architecture(width=48, blocks=2, heads=2),
+            guiding=Guiding(images=2, pool=25, penalty=1e-4, iterations=5),
+            refinement=Refinement(steps=16, batch=128, rate=2e-3, share=1.0),
+            architecture=Architecture(width=32, blocks=2, heads=2),
             schedule=Schedule(steps=2_400, batch=48, images=32, functional=100.0, prompted=0.4),
         ),
     ),
@@ -161,33 +159,27 @@ def build(
     held_out = held_out_codes(k)[: recipe.held_out]
     folder = work / target.name
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = _Seconds(work / "seconds.json", recipe, dataset)
-
-    def networks(
-        part: str, codes: np.ndarray, seeds: range, twins: int = 0, traced: int = 0
-    ) -> Zoo:
-        with seconds.of(part):
-            return grow(
-                *(work / part, classifier, dataset, codes, seeds, recipe.fit),
-                twins=twins,
-                traced=traced,
-                bar=bar,
-            )
-
-    codes = training_codes(k, recipe.masks)
-    zoo = networks("zoo", codes, range(recipe.zoo_seeds), recipe.twins, recipe.prompt_seeds)
+    codes, seeds = training_codes(k, recipe.masks), range(recipe.zoo_seeds)
+    zoo = grow(
+        *(work / "zoo", classifier, dataset, codes, seeds, recipe.fit),
+        twins=recipe.twins,
+        traced=recipe.prompt_seeds,
+        bar=bar,
+    )
+    codes = reference_codes(k, recipe.held_out)
     seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe.reference_seeds)
-    retrained = networks("reference", reference_codes(k, recipe.held_out), seeds)
-    with seconds.of("reference"):
+    retrained = grow(work / "reference", classifier, dataset, codes, seeds, recipe.fit, bar=bar)
+    seconds = {"zoo": zoo.seconds, "reference": retrained.seconds}
+    with _added(seconds, "reference"):
         reference = measure_reference(retrained, dataset)
         reference.save(folder / generator.REFERENCE)
-    with seconds.of("dihyfo"):
-        model = _trained(folder, zoo, dataset, recipe, bar)
-        guidance = None
+    model, seconds["dihyfo"] = _trained(folder, zoo, dataset, recipe, bar)
+    guidance = None
+    with _added(seconds, "dihyfo"):
         if recipe.guiding:
             guidance = foretell(zoo, model, dataset.train, recipe.guiding)
         generator.save_guidance(folder, guidance)
-    with seconds.of("audit", resumed=False):
+    with _added(seconds, "audit"):
         material = Material(
             classifier,
             dataset,
@@ -203,6 +195,7 @@ def build(
             prompts=zoo.trajectories is not None,
         )
         audited = audit(material, bar)
+    spent = {part: round(took, 1) for part, took in seconds.items()}
     config = generator.write_config(
         folder,
         dataset,
@@ -217,7 +210,7 @@ def build(
             "masks": len(zoo.codes),
             "zoo_seeds": len(zoo.seeds),
             "networks": len(zoo.codes) * len(zoo.seeds) + recipe.twins,
-            "seconds": seconds.spent | {"total": round(sum(seconds.spent.values()), 1)},
+            "seconds": spent | {"total": round(sum(spent.values()), 1)},
         },
     )
     write_report(folder, name, config, audited)
@@ -233,25 +226,38 @@ def _trained(
     dataset: Dataset,
     recipe: Recipe,
     bar: Bar,
-) -> DiHyFo:
-    """Return the trained DiHyFo as shipped, from the unfinished folder if it is there."""
+) -> tuple[DiHyFo, float]:
+    """Return the trained DiHyFo as shipped and the seconds its training took.
+
+    It is taken from the unfinished folder if it is there.
+    """
     networks = hashlib.sha256(zoo.weights.numpy().tobytes()).hexdigest()
-    stamp = hashlib.sha256((_made_from(dataset, recipe) + networks).encode()).hexdigest()
-    mark = folder.parent / "dihyfo.stamp"
-    if mark.exists() and mark.read_text() == stamp and (folder / generator.WEIGHTS).exists():
-        return generator.load_model(folder, zoo.classifier, recipe.architecture)
-    model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
-    shipped = generator.save_model(folder, model)
-    mark.write_text(stamp)
-    return shipped
-
-
-def _made_from(dataset: Dataset, recipe: Recipe) -> str:
-    """Return what a DiHyFo is the result of: not how its draws are refined and measured."""
+    # What a DiHyFo is the result of: not how its draws are refined and measured.
     parts = asdict(recipe)
     for key in ("guiding", "refinement", "steps", "reference_seeds", "held_out"):
         del parts[key]
-    return json.dumps([dataset.digest, parts], sort_keys=True)
+    made_from = json.dumps([dataset.digest, networks, parts], sort_keys=True)
+    mark = folder.parent / "dihyfo.json"
+    if mark.exists() and (folder / generator.WEIGHTS).exists():
+        found = json.loads(mark.read_text())
+        if found["made_from"] == made_from:
+            model = generator.load_model(folder, zoo.classifier, recipe.architecture)
+            return model, found["seconds"]
+    mark.unlink(missing_ok=True)  # until the weights beside it are those it speaks of
+    seconds: dict[str, float] = {}
+    with _added(seconds, "seconds"):
+        model = training.train(zoo, dataset.train, recipe.architecture, recipe.schedule, bar)
+    shipped = generator.save_model(folder, model)
+    mark.write_text(json.dumps({"made_from": made_from, **seconds}))
+    return shipped, seconds["seconds"]
+
+
+@contextmanager
+def _added(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Add the time that a part takes to its seconds."""
+    began = time.monotonic()
+    yield
+    seconds[part] = seconds.get(part, 0.0) + time.monotonic() - began
 
 
 def _publish(folder: Path, target: Path) -> None:
@@ -264,32 +270,3 @@ def _publish(folder: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     fresh.replace(target)
-
-
-class _Seconds:
-    """The time each part took, added up over the runs of one build that was resumed."""
-
-    def __init__(self, path: Path, recipe: Recipe, dataset: Dataset) -> None:
-        self._path = path
-        self._build = _made_from(dataset, recipe)
-        self.spent: dict[str, float] = {}
-        if path.exists():
-            stored = json.loads(path.read_text())
-            if stored["build"] == self._build:
-                self.spent = stored["spent"]
-
-    @contextmanager
-    def of(self, part: str, resumed: bool = True) -> Iterator[None]:
-        """Clock a part, and keep its time even if it is stopped.
-
-        Args:
-            resumed: it goes on from what earlier runs left, so theirs is added.
-        """
-        before = self.spent.get(part, 0.0) if resumed else 0.0
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            took = time.monotonic() - began
-            self.spent[part] = round(before + took, 1)
-            self._path.write_text(json.dumps({"build": self._build, "spent": self.spent}))

@@ -8,6 +8,7 @@ a DiHyFo learns to answer loss prompts.
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ class Zoo:
         weights: (S, E, P) float32.
         variance: of each weight between the seeds of one mask, mean over masks, (P,); 0 where no
             mask has two.
+        seconds: that training took, all groups of networks added up.
         trajectories: the checkpoints of the traced runs, if there are any.
     """
 
@@ -67,6 +69,7 @@ class Zoo:
     seeds: tuple[int, ...]
     weights: Tensor
     variance: Tensor
+    seconds: float = 0.0
     trajectories: Trajectories | None = None
 
     @property
@@ -126,7 +129,9 @@ def grow(
                 recipe = _recipe(classifier, dataset, group, how, checkpoints)
                 tensors = _read(path, recipe)
                 if not tensors:
+                    began = time.monotonic()
                     tensors = _train(classifier, dataset, group, how, seed, checkpoints)
+                    tensors["seconds"] = torch.tensor(time.monotonic() - began)
                     _write(path, recipe, tensors)
                 found[-1].append(tensors)
                 advance()
@@ -146,7 +151,8 @@ def grow(
         variance = torch.stack([weights[-1, :twins], trained[-1]]).var(0).mean(0)
     elif len(seeds) > 1:
         variance = weights.var(0).mean(0)
-    return Zoo(classifier, codes, tuple(seeds), weights, variance, trajectories)
+    seconds = sum(group["seconds"].item() for run in found for group in run)
+    return Zoo(classifier, codes, tuple(seeds), weights, variance, seconds, trajectories)
 
 
 def _groups(codes: np.ndarray, classifier: Classifier) -> list[np.ndarray]:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +30,23 @@ def test_a_finished_dihyfo_is_not_trained_again(
     args = (tmp_path / "quick", tmp_path / "work", blobs_file)
     build("quick", blobs, quick, *args)
     first = (tmp_path / "quick" / "weights.safetensors").read_bytes()
+    first_seconds = _seconds(tmp_path / "quick")
     build("quick", blobs, quick, *args)
     assert len(trained) == 1
+    again = _seconds(tmp_path / "quick")
+    for part in ("zoo", "dihyfo"):  # taken over, with the time that they took
+        assert first_seconds[part] == again[part] > 0
     assert (tmp_path / "quick" / "weights.safetensors").read_bytes() == first
     build("quick", blobs, replace(quick, schedule=replace(quick.schedule, steps=6)), *args)
     assert len(trained) == 2
     assert not list(tmp_path.glob(".*"))
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / "generator.json").read_text())["training"][
+        "seconds"
+    ]
+    return found
 
 
 def test_the_card_says_what_was_measured(tiny_folder: Path) -> None:

@@ -48,6 +48,9 @@ def test_goes_on_where_it_was_stopped(
     resumed = grow(path, spec, blobs, CODES, range(3), HOW)
     assert fitted == [2]
     assert torch.equal(resumed.weights, whole.weights)
+    # What was trained before counts too, once.
+    again = grow(path, spec, blobs, CODES, range(3), HOW)
+    assert again.seconds == resumed.seconds > grow(path, spec, blobs, CODES, range(2), HOW).seconds
 
 
 def test_other_settings_start_anew(tmp_path: Path, blobs: Dataset) -> None:
