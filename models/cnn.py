@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.layers import Layer, Rows, initial_rows
 
-_IMAGES = 512  # run at once: what one network makes of them stays in the cache
+_IMAGES = 64  # run at once: what one network makes of them stays in the cache
 _CONV = re.compile(r"(\d{1,4})k(\d{1,2})(?:s(\d{1,2}))?(?:p(\d{1,2}))?", re.ASCII)
 _HIDDEN = re.compile(r"\d{1,4}", re.ASCII)
 
@@ -162,23 +162,25 @@ class CNN:
         """Return a plain torch module that loads the served weights with ``load_state_dict``."""
         return _CNNModule(self)
 
-    def forward_many(self, rows: Rows, x: Tensor) -> Tensor:
+    def forward_many(self, rows: Rows, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """Run E weight sets on the same inputs.
 
         Args:
             rows: for each layer (E, units, fan_in + 1).
             x: normalised inputs, flattened, (B, inputs).
+            seen: which inputs each set is shown, (E, B) bool: convolutions skip the others, whose
+                logits then mean nothing. Default: all.
 
         Returns:
             Logits, (E, B, K).
         """
         last = rows[-1]  # (E, K, F+1)
-        h = F.pad(self.features_many(rows, x), (0, 1), value=1.0)  # (E, B, F+1)
+        h = F.pad(self.features_many(rows, x, seen), (0, 1), value=1.0)  # (E, B, F+1)
         return torch.bmm(h, last.transpose(1, 2))  # (E, B, K)
 
-    def features_many(self, rows: Rows, x: Tensor) -> Tensor:
+    def features_many(self, rows: Rows, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return what E weight sets feed their output layer, (E, B, features)."""
-        images = torch.split(x.view(-1, *self.shape), _IMAGES)  # (B', C, H, W) each
+        images = x.view(-1, *self.shape)  # (B, C, H, W)
         tables = rows[: len(self.convs)]
         # One network after the other: im2col with bmm measured 2 to 8 times slower. Unbound at
         # once, since the gradient of an index is as large as all E networks.
@@ -187,14 +189,17 @@ class CNN:
             for table, shape in zip(tables, self._kernels, strict=True)
         ]
         biases = [table[:, :, -1].unbind() for table in tables]
-        h = torch.stack(
-            [
-                torch.cat([self._convolve(part, weights) for part in images])
-                for weights in zip(
-                    zip(*kernels, strict=True), zip(*biases, strict=True), strict=True
-                )
+        networks = zip(zip(*kernels, strict=True), zip(*biases, strict=True), strict=True)
+        if seen is None or bool(seen.all()):
+            each = [self._convolve(images, weights) for weights in networks]  # (B, features) each
+        else:
+            shown = torch.nonzero(seen)[:, 1].split(seen.sum(1).tolist())  # E of (B',)
+            blank = x.new_zeros(len(x), self.layers[len(self.convs)].fan_in)  # (B, features)
+            each = [
+                blank.index_copy(0, at, self._convolve(images[at], weights))
+                for at, weights in zip(shown, networks, strict=True)
             ]
-        )  # (E, B, features)
+        h = torch.stack(each)  # (E, B, features)
         for layer in rows[len(self.convs) : -1]:
             h = F.pad(h, (0, 1), value=1.0)  # (E, B, features + 1)
             h = F.relu(torch.bmm(h, layer.transpose(1, 2)))  # (E, B, units)
@@ -227,10 +232,13 @@ class CNN:
         self, images: Tensor, weights: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
     ) -> Tensor:
         """Run one network's convolutions, kernels and biases, on images; (B, features)."""
-        h = images
-        for conv, weight, bias in zip(self.convs, *weights, strict=True):
-            h = F.relu(F.conv2d(h, weight, bias, conv.stride, conv.pad))  # (B, C, H, W)
-        return h.mean((2, 3)) if self.pool else h.flatten(1)
+        parts = []
+        for part in torch.split(images, _IMAGES):
+            h = part  # (B', C, H, W)
+            for conv, weight, bias in zip(self.convs, *weights, strict=True):
+                h = F.relu_(F.conv2d(h, weight, bias, conv.stride, conv.pad))  # (B', C, H, W)
+            parts.append(h.mean((2, 3)) if self.pool else h.flatten(1))
+        return torch.cat(parts)
 
 
 def _cosines(channels: int, high: int, wide: int) -> Tensor:

@@ -17,6 +17,7 @@ from models.datasets import Split
 from models.measure import sample_losses
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]  # logits (E, B, K), samples (B,), step -> sum over E
+Seen = Callable[[Tensor, int], Tensor]  # samples (B,), step -> (E, B) bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ def fit(
         The trained rows, E sets.
     """
 
+    def seen(index: Tensor, step: int) -> Tensor:
+        return masks[:, split.y[index]]  # (E, B)
+
     def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
         return masked_loss(logits, split.y[index], masks)
 
@@ -125,6 +129,7 @@ def fit(
         seed,
         loss,
         choose=lambda batches: retained(batches, split.y, masks),
+        seen=seen,
         optimiser=optimiser,
         advance=advance,
         observe=observe,
@@ -140,6 +145,7 @@ def descend(
     loss: Loss,
     *,
     choose: Callable[[Iterable[Tensor]], Iterable[Tensor]] = lambda batches: batches,
+    seen: Seen | None = None,
     optimiser: Callable[[Rows, float], torch.optim.Optimizer] = momentum,
     free: Rows | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -163,6 +169,7 @@ def descend(
         loss,
         lambda rows: optimiser(rows, how.rate),
         lambda step: how.factor(step, total),
+        seen=seen,
         free=free,
         advance=advance,
         observe=observe,
@@ -178,6 +185,7 @@ def follow(
     optimiser: Callable[[Rows], torch.optim.Optimizer],
     factor: Callable[[int], float] = lambda step: 1.0,
     *,
+    seen: Seen | None = None,
     free: Sequence[Tensor | None] | None = None,
     advance: Callable[[], None] = lambda: None,
     observe: Callable[[int, Rows], None] = lambda step, rows: None,
@@ -188,6 +196,7 @@ def follow(
         batches: positions of samples in ``split``, (B,) each.
         optimiser: made for the rows that are trained.
         factor: what its rate is multiplied with at a step.
+        seen: which samples of a batch each network's loss looks at; default: all.
         free: which weights of a layer may change, of a shape that broadcasts to it; None: all.
     """
     rows = [layer.clone().requires_grad_() for layer in start]
@@ -196,7 +205,8 @@ def follow(
     step = 0
     for index in batches:
         observe(step, rows)
-        logits = classifier.forward_many(rows, split.x[index])  # (E, B, K)
+        shown = seen(index, step) if seen else None  # (E, B)
+        logits = classifier.forward_many(rows, split.x[index], shown)  # (E, B, K)
         taking.zero_grad()
         loss(logits, index, step).backward()  # type: ignore[no-untyped-call]
         for layer, may in zip(rows, free or [None] * len(rows), strict=True):

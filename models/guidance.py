@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.classifiers import MLP, Classifier, Rows, pick
+from models.classifiers import Classifier, Rows
 from models.datasets import Split
 from models.dihyfo import DiHyFo
 from models.regression import Regression, regress
 from models.zoo import Zoo
 
-_POOL, _ASKED = 300, 64  # images of each class to choose from, and networks that are asked
+_ASKED = 64  # networks, for how much they doubt an image
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Guiding:
 
     Attributes:
         images: of each class.
+        pool: images of each class among which the most doubted ones are taken.
         penalty: of what the output layer moves by, squared, in units of what the regression on
             the mask misses of it.
         iterations: of the descent.
     """
 
     images: int = 4
+    pool: int = 300
     penalty: float = 1e-3
     iterations: int = 10
 
@@ -60,7 +62,7 @@ class Guidance:
 
 def foretell(zoo: Zoo, model: DiHyFo, train: Split, how: Guiding) -> Guidance:
     """Learn what a zoo's networks answer on a few images of the training split."""
-    at = _unsure(zoo, train, how.images)  # (S,)
+    at = _unsure(zoo, train, how)  # (S,)
     answers = torch.stack(
         [_answers(zoo, seed, slice(None), train.x[at]).flatten(1) for seed in range(len(zoo.seeds))]
     )  # (seeds, N, S * K)
@@ -71,7 +73,7 @@ def foretell(zoo: Zoo, model: DiHyFo, train: Split, how: Guiding) -> Guidance:
     )
 
 
-def _unsure(zoo: Zoo, train: Split, count: int) -> Tensor:
+def _unsure(zoo: Zoo, train: Split, how: Guiding) -> Tensor:
     """Return positions of the images of each class, (S,), that networks which know it doubt most.
 
     Where all networks are sure, answers tell nothing of their weights.
@@ -81,11 +83,11 @@ def _unsure(zoo: Zoo, train: Split, count: int) -> Tensor:
     some = torch.randperm(len(zoo.codes), generator=rng)[:_ASKED]
     found = []
     for c in range(zoo.classifier.classes):
-        pool = order[train.y[order] == c][:_POOL]
+        pool = order[train.y[order] == c][: how.pool]
         knowing = some[zoo.masks[some, c]]
         answers = _answers(zoo, 0, knowing, train.x[pool])  # (E, B, K)
         doubt = torch.special.entr(answers).sum((0, 2))  # (B,)
-        found.append(pool[doubt.topk(min(count, len(pool))).indices])
+        found.append(pool[doubt.topk(min(how.images, len(pool))).indices])
     return torch.cat(found)
 
 
@@ -128,13 +130,5 @@ def _features(guidance: Guidance, classifier: Classifier, rows: Rows, masks: Ten
     It is 0 at the images of forgotten classes.
     """
     retained = masks[:, guidance.y]  # (E, S)
-    if isinstance(classifier, MLP):  # side by side, all images cost less than choosing
-        h = classifier.features_many(rows, guidance.x)  # (E, S, F)
-        return F.pad(h, (0, 1), value=1.0).masked_fill(~retained[:, :, None], 0)
-    features = torch.zeros(*retained.shape, rows[-1].shape[2])  # (E, S, F+1)
-    found, which = torch.unique(masks, dim=0, return_inverse=True)  # (M, K), (E,)
-    for i, mask in enumerate(found):
-        mine, seen = torch.nonzero(which == i)[:, 0], torch.nonzero(mask[guidance.y])[:, 0]
-        h = classifier.features_many(pick(rows, mine), guidance.x[seen])  # (E', S', F)
-        features[mine[:, None], seen] = F.pad(h, (0, 1), value=1.0)
-    return features
+    h = classifier.features_many(rows, guidance.x, retained)  # (E, S, F)
+    return F.pad(h, (0, 1), value=1.0).masked_fill(~retained[:, :, None], 0)

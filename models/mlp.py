@@ -68,20 +68,21 @@ class MLP:
         """Return a plain torch module that loads the served weights with ``load_state_dict``."""
         return _MLPModule(self)
 
-    def forward_many(self, rows: Rows, x: Tensor) -> Tensor:
+    def forward_many(self, rows: Rows, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """Run E weight sets on the same inputs.
 
         Args:
             rows: for each layer (E, units, fan_in + 1).
             x: normalised inputs, (B, inputs).
+            seen: which inputs each set needs, (E, B) bool; side by side, all cost less than some.
 
         Returns:
             Logits, (E, B, K).
         """
-        h = F.pad(self.features_many(rows, x), (0, 1), value=1.0)  # (E, B, H+1)
+        h = F.pad(self.features_many(rows, x, seen), (0, 1), value=1.0)  # (E, B, H+1)
         return torch.bmm(h, rows[-1].transpose(1, 2))  # (E, B, K)
 
-    def features_many(self, rows: Rows, x: Tensor) -> Tensor:
+    def features_many(self, rows: Rows, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return what E weight sets feed their output layer, (E, B, features)."""
         if len(rows) == 1:
             return x.expand(rows[0].shape[0], -1, -1)  # (E, B, D)

@@ -64,9 +64,12 @@ def refine(
     below = torch.special.ndtri(torch.tensor(1 - how.share))  # as much noise as is to be left out
     looked_at = noise > below  # (E, P)
 
+    def seen(index: Tensor, step: int) -> Tensor:
+        at = (index + step * how.batch) % noise.shape[1]  # (B,)
+        return masks[:, train.y[index]] & looked_at[:, at]  # (E, B)
+
     def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
-        y, at = train.y[index], (index + step * how.batch) % noise.shape[1]  # (B,), (B,)
-        return mean_over(sample_losses(logits, y), masks[:, y] & looked_at[:, at])
+        return mean_over(sample_losses(logits, train.y[index]), seen(index, step))
 
     return follow(
         model.classifier,
@@ -76,5 +79,6 @@ def refine(
         loss,
         lambda free: torch.optim.Adam(free, lr=how.rate, betas=_BETAS, fused=True),
         lambda step: 0.5 + 0.5 * cos(pi * step / how.steps),
+        seen=seen,
         free=[*every, masks.unsqueeze(2).float()],  # (E, K, 1)
     )

@@ -57,10 +57,47 @@ def test_description_weights_and_shapes_agree(spec: CNN) -> None:
 
 def test_many_images_are_run_in_parts() -> None:
     spec = parse("2k3s2/pool", (1, 6, 6), 3)
-    rows, x = spec.initial(0), torch.randn(1_030, 36)  # more than two parts
+    rows, x = spec.initial(0), torch.randn(150, 36)  # more than two parts
     module = spec.module()
     module.load_state_dict(classifiers.state_dict(rows, 0, spec))
     torch.testing.assert_close(spec.forward_many(rows, x)[0], module(x), rtol=1e-4, atol=1e-5)
+
+
+@given(spec=cnns(), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_inputs_that_are_not_shown_change_nothing(spec: CNN, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    seen = torch.rand(3, 5, generator=rng) < 0.5
+    seen[0] = False  # a network may be shown nothing at all
+    x = torch.randn(5, *spec.shape, generator=rng).flatten(1)
+    found = []
+    for shown in (None, seen):
+        rows = [
+            torch.randn(3, n.units, n.fan_in + 1, generator=torch.Generator().manual_seed(seed))
+            for n in spec.layers
+        ]
+        rows = [layer.requires_grad_() for layer in rows]
+        logits = spec.forward_many(rows, x, shown)
+        logits[seen].square().sum().backward()
+        found.append([logits[seen], *(layer.grad for layer in rows)])
+    for every, some in zip(*found, strict=True):
+        torch.testing.assert_close(some, every, rtol=1e-3, atol=1e-3)
+
+
+def test_convolutions_skip_what_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, run = parse("2k3/pool", (1, 4, 4), 3), []
+    real = CNN._convolve
+
+    def counted(self: CNN, images: torch.Tensor, weights: tuple) -> torch.Tensor:
+        run.append(len(images))
+        return real(self, images, weights)
+
+    monkeypatch.setattr(CNN, "_convolve", counted)
+    rows = [torch.randn(2, n.units, n.fan_in + 1) for n in spec.layers]
+    y = torch.tensor([0, 1, 2, 2])
+    split = Split(torch.randn(4, 16), y)
+    fit(spec, split, retain_masks([1, 6], 3), rows, Fit(epochs=1, batch=4, rate=0.1), 0)
+    assert run == [3, 1]
 
 
 def test_features_feed_the_output_layer() -> None:
