@@ -184,7 +184,7 @@ def methods(b: Bench) -> dict[str, Method]:
             grid(select=(0.5, 1.0, 1.5, 2.0), dampen=(0.1, 0.5)),
         ),
         "scrub": trained(
-            "SCRUB", baselines.scrub, (10, 1, 0.3, 0.1), passes=(2 * third,), climbs=(1, 2)
+            "SCRUB", baselines.scrub, (1, 0.3, 0.1, 0.03), passes=(2 * third,), climbs=(1, 2)
         ),
         "bad_teacher": trained(
             "Bad Teacher",
@@ -209,7 +209,7 @@ def methods(b: Bench) -> dict[str, Method]:
         "regression": Method(
             "regression from the mask",
             lambda zoo, **setting: neighbours.MaskRegression(zoo, **setting).rows,
-            grid(penalty=tuple(10.0**power for power in range(-3, 5))),
+            grid(penalty=tuple(10.0**power for power in range(-5, 3))),
             needs=("zoo",),
         ),
     }

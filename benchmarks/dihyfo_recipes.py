@@ -4,8 +4,10 @@ Trains one DiHyFo for each line of options on the networks that `hyperforget tra
 in its home, and prints, over the 204 held-out masks of the test split (first sample, nothing
 chosen): the gap to retraining of one draw, not refined and refined, the worst mask's, the highest
 forget accuracy, the distance of two samples over that of two retrained networks, and how their
-errors overlap (IoU). Run: .venv/bin/python benchmarks/dihyfo_recipes.py [--home .hyperforget]
-[--data ../shared/data] [width=128 steps=2000] [dropout=0.2] ...
+errors overlap (IoU). A line may hold any part of an `Architecture` or a `Schedule`, `seeds` (of the
+zoo, to learn from fewer) and `sampler` (network evaluations of one sample). Run: .venv/bin/python
+benchmarks/dihyfo_recipes.py [--home .hyperforget] [--data ../shared/data] ["width=128 steps=2000"]
+["noise_one=0 sampler=8"] [seeds=2] ...
 """
 
 import argparse
@@ -33,9 +35,13 @@ NAME = "mnist-mlp"
 T = TypeVar("T", Architecture, Schedule)
 
 
-def changed(plain: T, text: str) -> T:
-    """Return sizes or a schedule with what a line such as ``width=96 steps=2000`` asks for."""
-    given = dict(part.split("=") for part in text.split())
+def parts(text: str) -> dict[str, str]:
+    """Return what a line such as ``width=96 steps=2000`` asks for."""
+    return dict(part.split("=") for part in text.split())
+
+
+def changed(plain: T, given: dict[str, str]) -> T:
+    """Return sizes or a schedule with what a line asks of it."""
     known = {f.name: type(getattr(plain, f.name)) for f in fields(plain)}
     return replace(plain, **{name: known[name](given[name]) for name in known if name in given})
 
@@ -47,6 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_args()
     known = {field.name for kind in (Architecture, Schedule) for field in fields(kind)}
+    known |= {"seeds", "sampler"}
     for part in " ".join(options.lines).split():
         if part.partition("=")[0] not in known:
             parser.error(f"{part}: not one of {', '.join(sorted(known))}")
@@ -89,13 +96,17 @@ def main() -> None:
         first_noise(m.classifier, range(at, at + len(masks))) for at in (0, 10_000)
     ]  # (E, P) each
     for line in options.lines:
+        given = parts(line)
+        count = int(given.get("seeds", len(m.zoo.seeds)))
+        zoo = replace(m.zoo, seeds=m.zoo.seeds[:count], weights=m.zoo.weights[:count])
         began = time.perf_counter()
         model = train(
-            *(m.zoo, m.dataset.train, changed(recipe.architecture, line)),
-            changed(recipe.schedule, line),
+            *(zoo, m.dataset.train, changed(recipe.architecture, given)),
+            changed(recipe.schedule, given),
         )
         seconds = time.perf_counter() - began
-        trained = replace(m, model=model.requires_grad_(False))
+        steps = int(given.get("sampler", m.steps))
+        trained = replace(m, model=model.requires_grad_(False), steps=steps)
         plain = draw(trained, masks, noises[0], replace(m.refinement, steps=0))
         one, two = (draw(trained, masks, noise, m.refinement) for noise in noises)
         ratio = (flatten(one) - flatten(two)).norm(dim=1).mean() / distance

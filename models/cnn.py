@@ -193,7 +193,7 @@ class CNN:
         if seen is None or bool(seen.all()):
             each = [self._convolve(images, weights) for weights in networks]  # (B, features) each
         else:
-            shown = torch.nonzero(seen)[:, 1].split(seen.sum(1).tolist())  # E of (B',)
+            shown = torch.split(torch.nonzero(seen)[:, 1], seen.sum(1).tolist())  # E of (B',)
             blank = x.new_zeros(len(x), self.layers[len(self.convs)].fan_in)  # (B, features)
             each = [
                 blank.index_copy(0, at, self._convolve(images[at], weights))

@@ -19,7 +19,7 @@ from models.dihyfo import DiHyFo
 from models.regression import Regression, regress
 from models.zoo import Zoo
 
-_ASKED = 64  # networks, for how much they doubt an image
+_POOL, _ASKED = 300, 64  # images of each class to choose from, and networks that are asked
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,12 @@ class Guiding:
 
     Attributes:
         images: of each class.
-        pool: images of each class among which the most doubted ones are taken.
         penalty: of what the output layer moves by, squared, in units of what the regression on
             the mask misses of it.
         iterations: of the descent.
     """
 
     images: int = 4
-    pool: int = 300
     penalty: float = 1e-3
     iterations: int = 10
 
@@ -62,7 +60,7 @@ class Guidance:
 
 def foretell(zoo: Zoo, model: DiHyFo, train: Split, how: Guiding) -> Guidance:
     """Learn what a zoo's networks answer on a few images of the training split."""
-    at = _unsure(zoo, train, how)  # (S,)
+    at = _unsure(zoo, train, how.images)  # (S,)
     answers = torch.stack(
         [_answers(zoo, seed, slice(None), train.x[at]).flatten(1) for seed in range(len(zoo.seeds))]
     )  # (seeds, N, S * K)
@@ -73,7 +71,7 @@ def foretell(zoo: Zoo, model: DiHyFo, train: Split, how: Guiding) -> Guidance:
     )
 
 
-def _unsure(zoo: Zoo, train: Split, how: Guiding) -> Tensor:
+def _unsure(zoo: Zoo, train: Split, count: int) -> Tensor:
     """Return positions of the images of each class, (S,), that networks which know it doubt most.
 
     Where all networks are sure, answers tell nothing of their weights.
@@ -83,11 +81,11 @@ def _unsure(zoo: Zoo, train: Split, how: Guiding) -> Tensor:
     some = torch.randperm(len(zoo.codes), generator=rng)[:_ASKED]
     found = []
     for c in range(zoo.classifier.classes):
-        pool = order[train.y[order] == c][: how.pool]
+        pool = order[train.y[order] == c][:_POOL]
         knowing = some[zoo.masks[some, c]]
         answers = _answers(zoo, 0, knowing, train.x[pool])  # (E, B, K)
         doubt = torch.special.entr(answers).sum((0, 2))  # (B,)
-        found.append(pool[doubt.topk(min(how.images, len(pool))).indices])
+        found.append(pool[doubt.topk(min(count, len(pool))).indices])
     return torch.cat(found)
 
 

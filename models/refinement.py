@@ -62,11 +62,11 @@ def refine(
     every: list[Tensor | None] = [None] * (len(rows) - 1)
 
     below = torch.special.ndtri(torch.tensor(1 - how.share))  # as much noise as is to be left out
-    looked_at = noise > below  # (E, P)
+    looked_at: Tensor = noise > below  # (E, P)
 
     def seen(index: Tensor, step: int) -> Tensor:
         at = (index + step * how.batch) % noise.shape[1]  # (B,)
-        return masks[:, train.y[index]] & looked_at[:, at]  # (E, B)
+        return torch.logical_and(masks[:, train.y[index]], looked_at[:, at])  # (E, B)
 
     def loss(logits: Tensor, index: Tensor, step: int) -> Tensor:
         return mean_over(sample_losses(logits, train.y[index]), seen(index, step))
