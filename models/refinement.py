@@ -26,6 +26,8 @@ class Refinement:
     """Adam on the retained classes' training images, cosine decay to zero.
 
     Attributes:
+        epsilon: of Adam. Gradients below it move a weight in proportion, not by whole steps: a
+            network that has next to nothing to learn stays where it is.
         spread: the noise, in standard deviations between the zoo's seeds.
         share: of a batch, what one sample looks at.
     """
@@ -33,6 +35,7 @@ class Refinement:
     steps: int = 40
     batch: int = 256
     rate: float = 1.5e-3
+    epsilon: float = 1e-2
     spread: float = 0.9
     share: float = 0.75
 
@@ -77,7 +80,7 @@ def refine(
         start,
         retained(batches, train.y, masks),
         loss,
-        lambda free: torch.optim.Adam(free, lr=how.rate, betas=_BETAS, fused=True),
+        lambda free: torch.optim.Adam(free, lr=how.rate, betas=_BETAS, eps=how.epsilon, fused=True),
         lambda step: 0.5 + 0.5 * cos(pi * step / how.steps),
         seen=seen,
         free=[*every, masks.unsqueeze(2).float()],  # (E, K, 1)
