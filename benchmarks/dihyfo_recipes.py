@@ -27,12 +27,13 @@ from models.likeness import mean_overlap, wrong_answers
 from models.masks import retain_masks
 from models.material import draw, load_material
 from models.measure import per_class
+from models.refinement import Refinement
 from models.regression import regress
 from models.sampler import first_noise
 from models.training import Schedule, train
 
 NAME = "mnist-mlp"
-T = TypeVar("T", Architecture, Schedule)
+T = TypeVar("T", Architecture, Refinement, Schedule)
 
 
 def parts(text: str) -> dict[str, str]:
@@ -41,7 +42,7 @@ def parts(text: str) -> dict[str, str]:
 
 
 def changed(plain: T, given: dict[str, str]) -> T:
-    """Return sizes or a schedule with what a line asks of it."""
+    """Return a part of a recipe with what a line asks of it."""
     known = {f.name: type(getattr(plain, f.name)) for f in fields(plain)}
     return replace(plain, **{name: known[name](given[name]) for name in known if name in given})
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("lines", nargs="*", default=[""])
     parser.add_argument("--home", type=Path, default=Path(".hyperforget"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     known = {field.name for kind in (Architecture, Schedule) for field in fields(kind)}
     known |= {"seeds", "sampler"}
     for part in " ".join(options.lines).split():
