@@ -72,6 +72,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
         Recipe(
             classifier="mlp:16",
             fit=Fit(epochs=60, batch=64, rate=3e-2, warmup=0.3),
+            refinement=Refinement(epsilon=1e-8),
             schedule=Schedule(steps=2_500),
         ),
     ),
@@ -98,8 +99,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             prompt_seeds=1,
             masks=320,
             held_out=24,
-            guiding=Guiding(images=8),
-            refinement=Refinement(steps=20, batch=128),
+            refinement=Refinement(steps=40, batch=128, spread=0.5),
             schedule=Schedule(steps=1_500, batch=48, images=32),
         ),
     ),
