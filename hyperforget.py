@@ -228,12 +228,20 @@ def train(
 
 @app.command("audit")
 def audit_generator(
-    name: Annotated[str, typer.Argument(help="a generator that was trained here")],
+    name: Annotated[str, typer.Argument(help="a generator, shipped or trained here")],
     out: Annotated[
-        Path | None, typer.Option(help="where the report goes; default: the generator's folder")
+        Path | None,
+        typer.Option(
+            help="where the report goes; default: the generator's folder, or audits/NAME in "
+            "HYPERFORGET_HOME for one that was trained elsewhere"
+        ),
     ] = None,
 ) -> None:
-    """Hold a generator against retrained networks again: audit.json, README.md, audit.html."""
+    """Hold a generator against retrained networks again: audit.json, README.md, audit.html.
+
+    Networks that it is held against are retrained unless they are here. Without the zoo that it
+    learned from, how near the zoo's networks are is left out.
+    """
     from core.catalog import Catalog
     from models import datasets, generator
     from models.audit import audit as measure
@@ -242,21 +250,18 @@ def audit_generator(
 
     settings = _settings()
     entry = Catalog(settings.generator_roots).entries.get(name)
-    again = f"hyperforget train {name}"
     if entry is None:
-        _fail(f"there is no generator {name}; train one with `{again}`")
+        _fail(f"there is no generator {name}; train one with `hyperforget train {name}`")
     try:
         loaded = generator.load(entry.folder, settings.data)
-        with _bars() as bar:
-            audited = measure(load_material(loaded, settings.home / "build" / name, bar), bar)
-    except FileNotFoundError as error:
-        _fail(
-            f"{error} not found: an audit needs the networks that {name} was trained on and those "
-            f"it is held against; run `{again}` with this HYPERFORGET_HOME ({settings.home}) first"
-        )
     except datasets.DataError as error:
         _fail(str(error))
-    folder = (out or entry.folder).resolve()
+    with _bars() as bar:
+        material = load_material(loaded, settings.home / "build" / name, bar)
+        audited = measure(material, bar)
+    # What a shipped generator was released with stays: it is measured with the zoo.
+    default = entry.folder if material.zoo else settings.home / "audits" / name
+    folder = (out or default).resolve()
     write_report(folder, name, loaded.config, audited)
     console.print((folder / "README.md").read_text(), markup=False)
     console.print(f"written: {folder / 'audit.html'}, audit.json, README.md", soft_wrap=True)

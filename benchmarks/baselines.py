@@ -55,12 +55,14 @@ class Bench:
     """What all methods work with.
 
     Attributes:
-        m: the generator's networks and those it was made from.
+        m: the generator's networks and what they are held against.
+        zoo: the networks it was made from.
         original: one network that knows all classes.
     """
 
     generator: Generator
     m: Material
+    zoo: Zoo
     original: Rows
     seed: int
 
@@ -111,12 +113,12 @@ def load(name: str, seed: int) -> Bench:
         sys.exit(f"there is no generator {name}: {first}")
     try:
         loaded = generator.load(entry.folder, settings.data)
-        m = load_material(loaded, settings.home / "build" / name, said)
-    except FileNotFoundError as absent:
-        sys.exit(f"{absent} not found: {first}")
     except DataError as error:
         sys.exit(str(error))
-    return Bench(loaded, m, m.retrained.rows(0, m.retrained.where([0])), seed)
+    m = load_material(loaded, settings.home / "build" / name, said)
+    if m.zoo is None:
+        sys.exit(f"its zoo is not at hand: {first}")
+    return Bench(loaded, m, m.zoo, m.retrained.rows(0, m.retrained.where([0])), seed)
 
 
 @contextmanager
@@ -253,7 +255,7 @@ def mean(seeds: list[Figures]) -> Figures:
 def search(b: Bench, method: Method, codes: np.ndarray, gold: Figures) -> list[dict[str, Any]]:
     """Try every setting on the validation split; the first of the list is the best."""
     masks = retain_masks(codes, b.m.classifier.classes)
-    zoo = neighbours.without(b.m.zoo, codes)
+    zoo = neighbours.without(b.zoo, codes)
     trials = []
     for setting in method.grid:
         rows = method.make(zoo, **setting)(masks)
@@ -325,7 +327,7 @@ def run(b: Bench, held_out: np.ndarray, tuning: np.ndarray) -> dict[str, dict[st
         print(f"{method.title}: {len(method.grid)} settings", file=sys.stderr)
         trials = search(b, method, tuning, gold_tuning) if len(method.grid) > 1 else []
         began = time.perf_counter()
-        way = method.make(b.m.zoo, **(trials[0]["setting"] if trials else {}))
+        way = method.make(b.zoo, **(trials[0]["setting"] if trials else {}))
         made = time.perf_counter() - began
         networks = way(masks)
         figures = measure(b, networks, masks, data.test)

@@ -61,6 +61,8 @@ def main() -> None:
     recipe = PRESETS[NAME][1]
     built = generator.load(options.home / "generators" / NAME, options.data)
     m = load_material(built, options.home / "build" / NAME)
+    if m.zoo is None:
+        parser.error(f"no zoo in {options.home}: run `hyperforget train {NAME}` first")
     masks, where = retain_masks(m.held_out, built.dataset.classes), m.retrained.where(m.held_out)
     gold = [m.retrained.rows(seed, where) for seed in range(len(m.retrained.seeds))]
     test = m.dataset.test

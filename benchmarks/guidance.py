@@ -37,6 +37,8 @@ def main() -> None:
     torch.set_num_threads(1)
     built = generator.load(options.home / "generators" / options.name, options.data)
     m = load_material(built, options.home / "build" / options.name)
+    if m.zoo is None:
+        parser.error(f"no zoo in {options.home}: run `hyperforget train {options.name}` first")
     masks, where = retain_masks(m.held_out, built.dataset.classes), m.retrained.where(m.held_out)
     test, seeds = m.dataset.test, range(len(m.retrained.seeds))
     golds = [m.retrained.rows(seed, where) for seed in seeds]

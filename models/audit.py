@@ -98,6 +98,8 @@ def _baselines(m: Material, masks: Tensor) -> dict[str, Callable[[], list[Rows]]
     """Return the ways to forget that DiHyFo is held against."""
     original = m.retrained.rows(0, m.retrained.where([0]))
     given = (m.classifier, original, m.dataset.train)
+    zoo = m.zoo
+    nearest = {} if zoo is None else {"nearest_mask": lambda: [baselines.nearest_mask(zoo, masks)]}
     return {
         "logit_masking": lambda: [baselines.mask_logits(*given, masks)],
         "fine_tuning": lambda: [
@@ -108,7 +110,7 @@ def _baselines(m: Material, masks: Tensor) -> dict[str, Callable[[], list[Rows]]
                 ]
             )
         ],
-        "nearest_mask": lambda: [baselines.nearest_mask(m.zoo, masks)],
+        **nearest,
     }
 
 

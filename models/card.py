@@ -133,12 +133,15 @@ def _likeness(likeness: dict[str, Any]) -> str:
     pair, iou, near = (
         likeness[key] for key in ("pair_l2", "error_set_iou", "nearest_checkpoint_l2")
     )
+    zoo = "The zoo was not at hand: how near its networks are was not measured."
+    if near:
+        zoo = f"""The nearest network of the zoo is {near["generated"]:.3f} away,
+from a retrained network {near["retrained"]:.3f}."""
     return f"""Two samples of one forget set lie {pair["generated"]:.3f} apart (L2), two retrained
 networks {pair["retrained"]:.3f}. Their errors on retained classes overlap (IoU) by
 {iou["generated_generated"]:.3f}, those of two retrained networks by
 {iou["retrained_retrained"]:.3f}, those of a sample and a retrained network by
-{iou["generated_retrained"]:.3f}. The nearest network of the zoo is {near["generated"]:.3f} away,
-from a retrained network {near["retrained"]:.3f}."""
+{iou["generated_retrained"]:.3f}. {zoo}"""
 
 
 def _parts(seconds: dict[str, float]) -> str:

@@ -21,6 +21,7 @@ from models.measure import per_class
 from models.progress import Bar
 from models.refinement import Refinement
 from models.sampler import draw_noise, first_noise
+from models.zoo import Zoo
 
 ENSEMBLE_SEED = 2_000  # data orders of the ensembles: neither the zoo's nor the references'
 _IMAGES = 500  # of each side whose margins are compared
@@ -33,7 +34,7 @@ def likeness(
 
     Distances (L2 of all weights) between two samples of a mask, and to the nearest network of
     the zoo over all its seeds and masks; and the overlap (IoU) of the retained test images that
-    two networks get wrong.
+    two networks get wrong. Without the zoo, its distances are None.
 
     Args:
         drawn: the first sample of each mask (E, K), drawn with the refinement ``how``.
@@ -53,17 +54,22 @@ def likeness(
         "generated": _apart(flatten(drawn), flatten(other)),
         "retrained": _apart(flatten(first), flatten(last)),
     }
-    near = {"generated": _nearest(m, flatten(drawn)), "retrained": _nearest(m, flatten(first))}
+    near = None
+    if m.zoo is not None:
+        near = {
+            name: _nearest(m.zoo, flatten(rows))
+            for name, rows in (("generated", drawn), ("retrained", first))
+        }
     return {
         "masks": count,
-        "zoo_networks": m.zoo.weights.shape[0] * m.zoo.weights.shape[1],
+        "zoo_networks": m.zoo.weights.shape[:2].numel() if m.zoo else None,
         "pair_l2": pairs | {"ratio": _ratio(pairs)},
         "error_set_iou": {
             "generated_generated": mean_overlap(wrong["a"], wrong["b"]),
             "generated_retrained": mean_overlap(wrong["a"], wrong["c"]),
             "retrained_retrained": mean_overlap(wrong["c"], wrong["d"]),
         },
-        "nearest_checkpoint_l2": near | {"ratio": _ratio(near)},
+        "nearest_checkpoint_l2": near and near | {"ratio": _ratio(near)},
     }
 
 
@@ -71,10 +77,10 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm(dim=1).mean())
 
 
-def _nearest(m: Material, flat: Tensor) -> float:
+def _nearest(zoo: Zoo, flat: Tensor) -> float:
     """Return the mean distance (E, P) to the nearest network of the zoo."""
     # Seed by seed: a whole zoo need not fit a second time.
-    each = torch.stack([torch.cdist(flat, seed).amin(1) for seed in m.zoo.weights])  # (S, E)
+    each = torch.stack([torch.cdist(flat, seed).amin(1) for seed in zoo.weights])  # (S, E)
     return each.amin(0).mean().item()
 
 

@@ -64,7 +64,7 @@ class Material:
     Attributes:
         steps: network evaluations of one sample.
         refinement: how the service refines samples.
-        zoo: the networks DiHyFo learned from.
+        zoo: the networks DiHyFo learned from; None = not at hand, what needs them is left out.
         retrained: networks of other seeds, for every held-out code and the original's.
         held_out: the codes DiHyFo never saw.
         prompts: whether it was trained to answer loss prompts.
@@ -76,7 +76,7 @@ class Material:
     guidance: Guidance | None
     steps: int
     refinement: Refinement
-    zoo: Zoo
+    zoo: Zoo | None
     retrained: Zoo
     reference: Reference
     held_out: np.ndarray
@@ -93,27 +93,24 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
     """Read the networks that a generator was built from and measured against.
 
     Args:
-        work: its build folder. Networks that it lacks are trained.
-
-    Raises:
-        FileNotFoundError: there is no zoo or no reference in it.
+        work: its build folder. Networks that it lacks are trained, but for a zoo of which there
+            is nothing: a generator that was built elsewhere is audited without.
     """
-    zoo_folder, reference_folder = work / "zoo", work / "reference"
-    for folder in (zoo_folder, reference_folder):
-        if not folder.exists():
-            raise FileNotFoundError(str(folder))
+    zoo_folder = work / "zoo"
     recipe = generator.config["training"]["recipe"]
     classifier, data, k = generator.classifier, generator.dataset, generator.classifier.classes
     how = Fit(**recipe["fit"])
     held_out = np.array(generator.config["held_out"])
     seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
-    zoo = grow(
-        *(zoo_folder, classifier, data, training_codes(k, recipe["masks"])),
-        *(range(recipe["zoo_seeds"]), how),
-        twins=recipe["twins"],
-        traced=recipe["prompt_seeds"],
-        bar=bar,
-    )
+    zoo = None
+    if zoo_folder.exists():
+        zoo = grow(
+            *(zoo_folder, classifier, data, training_codes(k, recipe["masks"])),
+            *(range(recipe["zoo_seeds"]), how),
+            twins=recipe["twins"],
+            traced=recipe["prompt_seeds"],
+            bar=bar,
+        )
     codes = reference_codes(k, recipe["held_out"])
     return Material(
         classifier,
@@ -123,7 +120,7 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
         generator.steps,
         generator.refinement,
         zoo,
-        grow(reference_folder, classifier, data, codes, seeds, how, bar=bar),
+        grow(work / "reference", classifier, data, codes, seeds, how, bar=bar),
         generator.reference,
         held_out,
         how,

@@ -315,7 +315,10 @@ def _likeness(audit: dict[str, Any]) -> str:
             "dihyfo_unrefined": plain["error_set_iou"]["generated_retrained"],
         },
     }
-    distances = {"pair": of("pair_l2"), "nearest in zoo": of("nearest_checkpoint_l2")}
+    distances, zoo = {"pair": of("pair_l2")}, "the zoo was not at hand"
+    if ours["zoo_networks"]:
+        distances["nearest in zoo"] = of("nearest_checkpoint_l2")
+        zoo = f"zoo of {ours['zoo_networks']:,} networks"
     return _section(
         "Copied, or always the same?",
         "A generator may copy its checkpoints or draw one network again and again.",
@@ -323,7 +326,7 @@ def _likeness(audit: dict[str, Any]) -> str:
             (
                 "Distance of weights (L2)",
                 dots(distances, about="distances", zero=True),
-                f"{n}; pairs of one mask; zoo of {ours['zoo_networks']:,} networks",
+                f"{n}; pairs of one mask; {zoo}",
             ),
             ("Overlap of errors on retained test images (IoU)", dots(iou, about="IoU"), n),
         ],

@@ -1,15 +1,19 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from models.audit import loss_mia
+from models.audit import audit, loss_mia
+from models.card import card
 from models.classifiers import MLP, flatten, pick
 from models.datasets import Dataset, Split
 from models.generator import Generator
 from models.masks import held_out_codes, retain_masks
+from models.material import Effort, load_material
 from models.measure import per_class
+from models.page import page
 from models.refinement import refine
 from models.sampler import draw_noise, sample
 
@@ -57,6 +61,17 @@ def test_the_served_default_is_measured_with_its_refinement(
     assert audited["likeness"]["pair_l2"]["generated"] == pytest.approx(apart, rel=0.01)
     for figures in audited["likeness"]["error_set_iou"].values():
         assert 0 <= figures <= 1
+
+
+def test_without_the_zoo_what_needs_it_is_left_out(tiny: Generator, work_folder: Path) -> None:
+    m = replace(load_material(tiny, work_folder), zoo=None)
+    audited = audit(m, effort=Effort(probed=1, relearn_seeds=1, ensembles=1, ensemble=4))
+    assert "nearest_mask" not in audited["rows"]
+    assert audited["likeness"]["nearest_checkpoint_l2"] is None
+    assert audited["likeness"]["pair_l2"]["ratio"] > 0
+    for report in (card, page):
+        said = report("tiny", tiny.config, audited)
+        assert "zoo was not at hand" in said
 
 
 def test_mia_finds_memorised_images(blobs: Dataset) -> None:

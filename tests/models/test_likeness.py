@@ -23,6 +23,7 @@ def test_copies_of_checkpoints_are_found(tiny: Generator, work_folder: Path) -> 
     m = load_material(tiny, work_folder)
     masks = retain_masks(m.held_out, 4)
     gold = [m.retrained.rows(s, m.retrained.where(m.held_out)) for s in range(2)]
+    assert m.zoo
     copied = m.zoo.rows(1, slice(0, len(masks)))
     found = likeness(m, masks, copied, gold, m.refinement, Effort())
     assert found["nearest_checkpoint_l2"]["generated"] == pytest.approx(0, abs=1e-2)

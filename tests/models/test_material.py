@@ -1,7 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from models.classifiers import flatten, parse
@@ -16,16 +15,20 @@ def test_what_was_built_is_read_again(tiny: Generator, work_folder: Path) -> Non
     written = {p: p.stat().st_mtime_ns for p in work_folder.rglob("*.safetensors")}
     m = load_material(tiny, work_folder)
     assert list(m.held_out) == list(held_out_codes(4))
+    assert m.zoo
     assert not set(m.zoo.codes) & set(m.held_out)
     assert not set(m.zoo.seeds) & set(m.retrained.seeds)
     assert m.prompts
     assert {p: p.stat().st_mtime_ns for p in written} == written
 
 
-def test_absent_networks_are_named(tiny: Generator, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="zoo"):
-        load_material(tiny, tmp_path)
-    assert not list(tmp_path.iterdir())  # and nothing is trained instead
+def test_a_generator_built_elsewhere_gets_its_references(
+    tiny: Generator, work_folder: Path, tmp_path: Path
+) -> None:
+    m = load_material(tiny, tmp_path)
+    assert m.zoo is None
+    assert [path.name for path in tmp_path.iterdir()] == ["reference"]  # no zoo is trained
+    assert torch.equal(m.retrained.weights, load_material(tiny, work_folder).retrained.weights)
 
 
 def test_zero_refinement_steps_give_the_plain_sample(tiny: Generator, work_folder: Path) -> None:
