@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -67,6 +68,21 @@ def test_an_own_data_set_becomes_a_served_generator(tmp_path: Path) -> None:
         assert job["status"] == "succeeded"
         assert job["metrics"]["forget"]["n"] == 30
         assert client.get(job["links"]["weights"]).status_code == 200
+
+
+def test_an_audit_needs_no_zoo_and_leaves_the_released_report(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    generator = tmp_path / "generators" / "tiny"
+    shutil.copytree(tiny_folder, generator)
+    released = (generator / "audit.json").read_bytes()
+    done = hyperforget(tmp_path, "audit", "tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (generator / "audit.json").read_bytes() == released
+    found = json.loads((tmp_path / "audits" / "tiny" / "audit.json").read_text())
+    assert "nearest_mask" not in found["rows"]
+    before = json.loads(released)["rows"]["dihyfo"]["retain_accuracy"]["mean"]
+    assert found["rows"]["dihyfo"]["retain_accuracy"]["mean"] == pytest.approx(before)
 
 
 @pytest.mark.parametrize(
