@@ -11,7 +11,6 @@ Run: .venv/bin/python benchmarks/growth.py [--data ../shared/data] [mlp:10 cnn:s
 import argparse
 import platform
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,11 @@ from models.masks import held_out_codes, reference_codes, retain_masks, training
 from models.material import Material, draw
 from models.measure import per_class
 from models.reference import measure_reference
-from models.refinement import Refinement
 from models.sampler import first_noise
 from models.training import train
 from models.zoo import REFERENCE_SEED, grow
 
 CLASSIFIERS = ("mlp:10", "mlp:32", "mlp:64", "cnn:small")
-# Closer than mnist-cnn's card's: chosen on the validation split of its held-out masks.
-CNN_REFINEMENT = Refinement(steps=40, batch=128, spread=0.5)
 MASKS, TWINS, HELD_OUT, BATCH = 160, 24, 24, 200
 
 
@@ -61,9 +57,7 @@ def row(text: str, dataset: datasets.Dataset) -> str:
     """Build, measure and describe one classifier's generator."""
     k = dataset.classes
     spec = classifiers.parse(text, dataset.shape, k)
-    recipe = PRESETS["mnist-mlp"][1]
-    if text.startswith("cnn"):
-        recipe = replace(PRESETS["mnist-cnn"][1], refinement=CNN_REFINEMENT)
+    recipe = PRESETS["mnist-cnn" if text.startswith("cnn") else "mnist-mlp"][1]
     work = Settings().home / "build" / "growth" / text.replace(":", "-").replace("/", "-")
     zoo = grow(
         *(work / "zoo", spec, dataset, training_codes(k, MASKS), range(1), recipe.fit),
