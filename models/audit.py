@@ -85,8 +85,8 @@ def audit(m: Material, bar: Bar = silent, effort: Effort | None = None) -> dict[
         "reference": _reference(m),
         "timing": timing,
     }
-    rounded: dict[str, Any] = _rounded(result)
-    return rounded
+    report: dict[str, Any] = rounded(result)
+    return report
 
 
 def _first(m: Material, masks: Tensor, how: Refinement) -> list[Rows]:
@@ -194,12 +194,12 @@ def _count(values: np.ndarray) -> int:
     return int((~np.isnan(values)).sum())
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Round all floats of a report: a client reads it, and it lies in the repository."""
     if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
+        return {key: rounded(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_rounded(part) for part in value]
+        return [rounded(part) for part in value]
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
