@@ -35,7 +35,7 @@ from models.datasets import DataError, Split
 from models.fitting import Fit, fit
 from models.generator import Generator
 from models.masks import retain_masks, training_codes
-from models.material import Material, draw, load_material
+from models.material import Material, draw, load_with_zoo
 from models.measure import per_class
 from models.progress import Advance
 from models.refinement import Refinement
@@ -113,12 +113,12 @@ def load(name: str, seed: int) -> Bench:
         sys.exit(f"there is no generator {name}: {first}")
     try:
         loaded = generator.load(entry.folder, settings.data)
+        m, zoo = load_with_zoo(loaded, settings.home / "build" / name, said)
+    except FileNotFoundError as absent:
+        sys.exit(f"{absent} not found: {first}")
     except DataError as error:
         sys.exit(str(error))
-    m = load_material(loaded, settings.home / "build" / name, said)
-    if m.zoo is None:
-        sys.exit(f"its zoo is not at hand: {first}")
-    return Bench(loaded, m, m.zoo, m.retrained.rows(0, m.retrained.where([0])), seed)
+    return Bench(loaded, m, zoo, m.retrained.rows(0, m.retrained.where([0])), seed)
 
 
 @contextmanager

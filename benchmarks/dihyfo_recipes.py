@@ -25,7 +25,7 @@ from models.classifiers import Rows, flatten, unflatten
 from models.dihyfo import Architecture
 from models.likeness import mean_overlap, wrong_answers
 from models.masks import retain_masks
-from models.material import draw, load_material
+from models.material import draw, load_with_zoo
 from models.measure import per_class
 from models.refinement import Refinement
 from models.regression import regress
@@ -60,9 +60,7 @@ def main() -> None:
             parser.error(f"{part}: not one of {', '.join(sorted(known))}")
     recipe = PRESETS[NAME][1]
     built = generator.load(options.home / "generators" / NAME, options.data)
-    m = load_material(built, options.home / "build" / NAME)
-    if m.zoo is None:
-        parser.error(f"no zoo in {options.home}: run `hyperforget train {NAME}` first")
+    m, whole = load_with_zoo(built, options.home / "build" / NAME)
     masks, where = retain_masks(m.held_out, built.dataset.classes), m.retrained.where(m.held_out)
     gold = [m.retrained.rows(seed, where) for seed in range(len(m.retrained.seeds))]
     test = m.dataset.test
@@ -91,7 +89,7 @@ def main() -> None:
         "| pair L2 ratio | error IoU | trained in |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    centre = regress(m.zoo.masks, m.zoo.weights, m.zoo.variance)[0](masks)  # (E, P)
+    centre = regress(whole.masks, whole.weights, whole.variance)[0](masks)  # (E, P)
     print(
         f"| the regression alone | {gap(unflatten(centre, m.classifier))} | | | | | | |", flush=True
     )
@@ -100,8 +98,8 @@ def main() -> None:
     ]  # (E, P) each
     for line in options.lines:
         given = parts(line)
-        count = int(given.get("seeds", len(m.zoo.seeds)))
-        zoo = replace(m.zoo, seeds=m.zoo.seeds[:count], weights=m.zoo.weights[:count])
+        count = int(given.get("seeds", len(whole.seeds)))
+        zoo = replace(whole, seeds=whole.seeds[:count], weights=whole.weights[:count])
         began = time.perf_counter()
         model = train(
             *(zoo, m.dataset.train, changed(recipe.architecture, given)),

@@ -21,7 +21,7 @@ from models.build import PRESETS
 from models.classifiers import Rows, unflatten
 from models.guidance import Guidance, Guiding, foretell
 from models.masks import retain_masks
-from models.material import load_material
+from models.material import load_with_zoo
 from models.measure import per_class
 from models.sampler import first_noise, sample
 
@@ -36,9 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     built = generator.load(options.home / "generators" / options.name, options.data)
-    m = load_material(built, options.home / "build" / options.name)
-    if m.zoo is None:
-        parser.error(f"no zoo in {options.home}: run `hyperforget train {options.name}` first")
+    m, zoo = load_with_zoo(built, options.home / "build" / options.name)
     masks, where = retain_masks(m.held_out, built.dataset.classes), m.retrained.where(m.held_out)
     test, seeds = m.dataset.test, range(len(m.retrained.seeds))
     golds = [m.retrained.rows(seed, where) for seed in seeds]
@@ -73,7 +71,7 @@ def main() -> None:
     plain = PRESETS[options.name][1].guiding or Guiding()
     for images in IMAGES:
         how = replace(plain, images=images)
-        line(f"guided by {images} a class", foretell(m.zoo, m.model, m.dataset.train, how))
+        line(f"guided by {images} a class", foretell(zoo, m.model, m.dataset.train, how))
 
 
 if __name__ == "__main__":

@@ -128,6 +128,19 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
     )
 
 
+def load_with_zoo(generator: Generator, work: Path, bar: Bar = silent) -> tuple[Material, Zoo]:
+    """Read as `load_material` does, for what cannot do without the zoo.
+
+    Raises:
+        FileNotFoundError: there is no zoo in ``work``; nothing is trained.
+    """
+    if not (work / "zoo").exists():
+        raise FileNotFoundError(str(work / "zoo"))
+    m = load_material(generator, work, bar)
+    assert m.zoo is not None
+    return m, m.zoo
+
+
 def draw(
     m: Material, masks: Tensor, noise: Tensor, how: Refinement, prompt: Prompt | None = None
 ) -> Rows:

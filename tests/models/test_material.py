@@ -1,13 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from models.classifiers import flatten, parse
 from models.datasets import Dataset
 from models.generator import Generator
 from models.masks import held_out_codes, retain_masks
-from models.material import Effort, draw, effort_for, groups, load_material
+from models.material import Effort, draw, effort_for, groups, load_material, load_with_zoo
 from models.sampler import draw_noise, sample
 
 
@@ -29,6 +30,12 @@ def test_a_generator_built_elsewhere_gets_its_references(
     assert m.zoo is None
     assert [path.name for path in tmp_path.iterdir()] == ["reference"]  # no zoo is trained
     assert torch.equal(m.retrained.weights, load_material(tiny, work_folder).retrained.weights)
+
+
+def test_an_absent_zoo_is_named_where_it_is_needed(tiny: Generator, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="zoo"):
+        load_with_zoo(tiny, tmp_path)
+    assert not list(tmp_path.iterdir())  # and nothing is trained instead
 
 
 def test_zero_refinement_steps_give_the_plain_sample(tiny: Generator, work_folder: Path) -> None:
