@@ -20,8 +20,9 @@ demo: install
 serve: install
 	@$(BIN)/hyperforget serve $(if $(PORT),--port $(PORT))
 
+# Each process has servers of its own.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # All of schemathesis' checks, more than 2,000 requests without keys and as many with.
 fuzz: install

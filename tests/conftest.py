@@ -38,8 +38,6 @@ from tests.s3 import CREDENTIALS, S3Server
 
 torch.set_num_threads(1)
 DATA = Path(os.environ.get("HYPERFORGET_DATA", NEIGHBOUR_DATA))
-# Else each worker that a test starts would load MNIST, where it lies beside the repository.
-os.environ["HYPERFORGET_DATA"] = "/nowhere"
 
 TINY = Recipe(
     classifier="mlp:6",
@@ -66,6 +64,17 @@ def write_blobs(path: Path, classes: int = 4, inputs: int = 7, per_class: int = 
         arrays |= {f"X_{split}": x[order].astype(np.float32), f"y_{split}": y[order]}
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> Iterator[None]:
+    """What processes that a test starts inherit."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Else each worker would load MNIST, where it lies beside the repository.
+        patch.setenv("HYPERFORGET_DATA", "/nowhere")
+        # Threads of more processes than there are cores wait for each other, spinning.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
