@@ -1,7 +1,7 @@
 """How much faster a draw is than a retraining: the audit's timing, alone on the machine.
 
-An audit that runs beside other work times it badly. Needs what `hyperforget audit NAME` leaves in
-HYPERFORGET_HOME. With --card the generator's report is written again with these times.
+An audit that runs beside other work times it badly. Needs a generator and its data, no other
+network. With --card the generator's report is written again with these times.
 Run: .venv/bin/python benchmarks/draw_times.py [cifar10-cnn] [--threads 1] [--card]
 """
 
@@ -13,10 +13,10 @@ import torch
 
 from core.catalog import Catalog
 from core.settings import Settings
-from models import generator
+from models import datasets, generator
 from models.audit import rounded, time_draws
 from models.card import write_report
-from models.material import effort_for, load_material
+from models.material import effort_for, source
 
 
 def main() -> None:
@@ -30,9 +30,12 @@ def main() -> None:
     if entry is None:
         sys.exit(f"there is no generator {options.name}")
     torch.set_num_threads(options.threads)
-    loaded = generator.load(entry.folder, settings.data)
-    m = load_material(loaded, settings.home / "build" / options.name)
-    took = time_draws(m, effort_for(m.classifier, m.dataset).batch)
+    try:
+        loaded = generator.load(entry.folder, settings.data)
+    except datasets.DataError as error:
+        sys.exit(str(error))
+    effort = effort_for(loaded.classifier, loaded.dataset)
+    took = time_draws(source(loaded), effort.batch)
     retrain, plain = took["retrain_one_ms"], took["dihyfo_unrefined"]
     print(
         f"{options.name}: retraining {retrain:.0f} ms, seed 0, {took['machine']}, "

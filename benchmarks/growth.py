@@ -21,7 +21,7 @@ from models import classifiers, datasets
 from models.audit import time_draws
 from models.build import PRESETS
 from models.masks import held_out_codes, reference_codes, retain_masks, training_codes
-from models.material import Material, draw
+from models.material import Source, draw
 from models.measure import per_class
 from models.reference import measure_reference
 from models.sampler import first_noise
@@ -73,11 +73,12 @@ def row(text: str, dataset: datasets.Dataset) -> str:
     began = time.perf_counter()
     model = train(zoo, dataset.train, recipe.architecture, recipe.schedule)
     took = time.perf_counter() - began
-    m = Material(
-        *(spec, dataset, model.requires_grad_(False), None, recipe.steps, recipe.refinement, zoo),
-        *(retrained, measure_reference(retrained, dataset), codes, recipe.fit, False),
+    m = Source(
+        *(spec, dataset, model.requires_grad_(False), None, recipe.steps, recipe.refinement),
+        *(codes, recipe.fit),
     )
-    truth = np.array([m.reference.retain_accuracy(int(code)).mean() for code in codes])  # (E,)
+    reference = measure_reference(retrained, dataset)
+    truth = np.array([reference.retain_accuracy(int(code)).mean() for code in codes])  # (E,)
     gaps, forget = {}, {}
     for name, how in m.hows.items():
         rows = draw(m, masks, first_noise(spec, range(len(codes))), how)
@@ -88,7 +89,7 @@ def row(text: str, dataset: datasets.Dataset) -> str:
     timing = time_draws(m, BATCH)
     served, plain = timing["dihyfo"], timing["dihyfo_unrefined"]
     return (
-        f"| {text} | {spec.parameters:,} | {m.reference.retain_accuracy(0).mean():.4f}, "
+        f"| {text} | {spec.parameters:,} | {reference.retain_accuracy(0).mean():.4f}, "
         f"{truth.mean():.4f} | {gaps['dihyfo']} | {forget['dihyfo']:.5f} "
         f"| {gaps['dihyfo_unrefined']} | {took:.0f} | {timing['retrain_one_ms']:.0f} "
         f"| {plain['one_ms']:.1f} | {plain['each_in_batch_ms']:.2f} | {served['one_ms']:.0f} |"

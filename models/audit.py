@@ -24,7 +24,7 @@ from models.classifiers import Rows
 from models.figures import CURVE, JUDGED, MEMBERS, MIA, Figures, figures, loss_mia
 from models.likeness import compare_ensembles, likeness
 from models.masks import forget_labels, retain_masks
-from models.material import Effort, Material, draw, effort_for, groups, join
+from models.material import Effort, Material, Source, draw, effort_for, groups, join
 from models.progress import Bar, silent
 from models.refinement import Refinement
 from models.sampler import draw_noise, first_noise
@@ -218,7 +218,7 @@ def _reference(m: Material) -> dict[str, Any]:
     }
 
 
-def time_draws(m: Material, batch: int) -> dict[str, Any]:
+def time_draws(m: Source, batch: int) -> dict[str, Any]:
     """Time one retraining, one sample and a batch, refined and not, on this machine."""
     k = m.classifier.classes
     one = retain_masks(m.held_out[:1], k)

@@ -187,11 +187,11 @@ def build(
             guidance,
             recipe.steps,
             recipe.refinement,
-            zoo,
-            retrained,
-            reference,
             held_out,
             recipe.fit,
+            zoo=zoo,
+            retrained=retrained,
+            reference=reference,
             prompts=zoo.trajectories is not None,
         )
         audited = audit(material, bar)

@@ -58,16 +58,13 @@ def effort_for(classifier: Classifier, dataset: Dataset) -> Effort:
 
 
 @dataclass(frozen=True)
-class Material:
-    """What an audit looks at.
+class Source:
+    """What draws come from, and how a network is retrained beside them.
 
     Attributes:
         steps: network evaluations of one sample.
         refinement: how the service refines samples.
-        zoo: the networks DiHyFo learned from; None = not at hand, what needs them is left out.
-        retrained: networks of other seeds, for every held-out code and the original's.
         held_out: the codes DiHyFo never saw.
-        prompts: whether it was trained to answer loss prompts.
     """
 
     classifier: Classifier
@@ -76,17 +73,43 @@ class Material:
     guidance: Guidance | None
     steps: int
     refinement: Refinement
-    zoo: Zoo | None
-    retrained: Zoo
-    reference: Reference
     held_out: np.ndarray
     how: Fit
-    prompts: bool
 
     @property
     def hows(self) -> dict[str, Refinement]:
         """How the contenders are refined: as the service does, and not at all."""
         return {"dihyfo": self.refinement, "dihyfo_unrefined": replace(self.refinement, steps=0)}
+
+
+@dataclass(frozen=True)
+class Material(Source):
+    """What an audit looks at.
+
+    Attributes:
+        zoo: the networks DiHyFo learned from; None = not at hand, what needs them is left out.
+        retrained: networks of other seeds, for every held-out code and the original's.
+        prompts: whether it was trained to answer loss prompts.
+    """
+
+    zoo: Zoo | None
+    retrained: Zoo
+    reference: Reference
+    prompts: bool
+
+
+def source(generator: Generator) -> Source:
+    """Return what a generator's draws come from; no network is read or trained."""
+    return Source(
+        generator.classifier,
+        generator.dataset,
+        generator.model,
+        generator.guidance,
+        generator.steps,
+        generator.refinement,
+        np.array(generator.config["held_out"]),
+        Fit(**generator.config["training"]["recipe"]["fit"]),
+    )
 
 
 def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Material:
@@ -98,33 +121,28 @@ def load_material(generator: Generator, work: Path, bar: Bar = silent) -> Materi
     """
     zoo_folder = work / "zoo"
     recipe = generator.config["training"]["recipe"]
-    classifier, data, k = generator.classifier, generator.dataset, generator.classifier.classes
-    how = Fit(**recipe["fit"])
-    held_out = np.array(generator.config["held_out"])
-    seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
+    drawn = source(generator)
+    k = drawn.classifier.classes
     zoo = None
     if zoo_folder.exists():
         zoo = grow(
-            *(zoo_folder, classifier, data, training_codes(k, recipe["masks"])),
-            *(range(recipe["zoo_seeds"]), how),
+            *(zoo_folder, drawn.classifier, drawn.dataset, training_codes(k, recipe["masks"])),
+            *(range(recipe["zoo_seeds"]), drawn.how),
             twins=recipe["twins"],
             traced=recipe["prompt_seeds"],
             bar=bar,
         )
     codes = reference_codes(k, recipe["held_out"])
+    seeds = range(REFERENCE_SEED, REFERENCE_SEED + recipe["reference_seeds"])
+    retrained = grow(
+        *(work / "reference", drawn.classifier, drawn.dataset, codes, seeds, drawn.how), bar=bar
+    )
     return Material(
-        classifier,
-        data,
-        generator.model,
-        generator.guidance,
-        generator.steps,
-        generator.refinement,
-        zoo,
-        grow(work / "reference", classifier, data, codes, seeds, how, bar=bar),
-        generator.reference,
-        held_out,
-        how,
-        generator.config["prompts"] is not None,
+        **vars(drawn),
+        zoo=zoo,
+        retrained=retrained,
+        reference=generator.reference,
+        prompts=generator.config["prompts"] is not None,
     )
 
 
@@ -142,7 +160,7 @@ def load_with_zoo(generator: Generator, work: Path, bar: Bar = silent) -> tuple[
 
 
 def draw(
-    m: Material, masks: Tensor, noise: Tensor, how: Refinement, prompt: Prompt | None = None
+    m: Source, masks: Tensor, noise: Tensor, how: Refinement, prompt: Prompt | None = None
 ) -> Rows:
     """Draw as the service does; everything that is audited comes from here.
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.audit import audit, loss_mia
+from models.audit import audit, loss_mia, time_draws
 from models.card import card
 from models.classifiers import MLP, flatten, pick
 from models.datasets import Dataset, Split
 from models.generator import Generator
 from models.masks import held_out_codes, retain_masks
-from models.material import Effort, load_material
+from models.material import Effort, load_material, source
 from models.measure import per_class
 from models.page import page
 from models.refinement import refine
@@ -88,3 +88,12 @@ def test_mia_finds_memorised_images(blobs: Dataset) -> None:
     assert loss_mia(spec, sure, mask, dataset) == 1.0
     blind = [torch.zeros(1, 2, 3)]
     assert loss_mia(spec, blind, mask, dataset) == 0.5
+
+
+def test_draws_are_timed_without_any_network(tiny: Generator) -> None:
+    found = time_draws(source(tiny), 3)
+    assert found["batch"] == 3
+    assert found["retrain_one_ms"] > 0
+    for how in ("dihyfo", "dihyfo_unrefined"):
+        assert found[how]["one_ms"] > 0
+        assert found[how]["each_in_batch_ms"] > 0

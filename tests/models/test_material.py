@@ -8,7 +8,15 @@ from models.classifiers import flatten, parse
 from models.datasets import Dataset
 from models.generator import Generator
 from models.masks import held_out_codes, retain_masks
-from models.material import Effort, draw, effort_for, groups, load_material, load_with_zoo
+from models.material import (
+    Effort,
+    draw,
+    effort_for,
+    groups,
+    load_material,
+    load_with_zoo,
+    source,
+)
 from models.sampler import draw_noise, sample
 
 
@@ -38,8 +46,8 @@ def test_an_absent_zoo_is_named_where_it_is_needed(tiny: Generator, tmp_path: Pa
     assert not list(tmp_path.iterdir())  # and nothing is trained instead
 
 
-def test_zero_refinement_steps_give_the_plain_sample(tiny: Generator, work_folder: Path) -> None:
-    m = load_material(tiny, work_folder)
+def test_zero_refinement_steps_give_the_plain_sample(tiny: Generator) -> None:
+    m = source(tiny)
     masks = retain_masks(m.held_out, 4)
     noise = draw_noise(tiny.classifier, 0, len(masks))
     plain = draw(m, masks, noise, replace(m.refinement, steps=0))
