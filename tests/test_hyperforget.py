@@ -49,10 +49,10 @@ def test_the_demo_forgets_two_digits(tmp_path: Path) -> None:
 
 
 def test_an_own_data_set_becomes_a_served_generator(tmp_path: Path) -> None:
-    data = write_blobs(tmp_path / "my5.npz", classes=5, inputs=12)
+    data = write_blobs(tmp_path / "my5.npz", classes=5, inputs=12, per_class=20)
     done = hyperforget(
         *(tmp_path / "home", "train", "my5", "--data", data, "--classifier", "mlp:16"),
-        *("--steps", "150", "--zoo-seeds", "2"),
+        *("--steps", "100", "--zoo-seeds", "2"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     data.unlink()  # the generator keeps its own copy
@@ -66,7 +66,7 @@ def test_an_own_data_set_becomes_a_served_generator(tmp_path: Path) -> None:
             time.sleep(0.02)
             job = client.get(job["links"]["self"]).json()
         assert job["status"] == "succeeded"
-        assert job["metrics"]["forget"]["n"] == 30
+        assert job["metrics"]["forget"]["n"] == 10
         assert client.get(job["links"]["weights"]).status_code == 200
 
 
