@@ -38,9 +38,9 @@ for **{data["name"]}** that never learned the chosen classes and keeps the other
 - Data: {data["splits"]}.
 - Samples: {data["n"]["train"]:,} training, {data["n"]["validation"]:,} validation,
   {data["n"]["test"]:,} test.
-- DiHyFo: {config["dihyfo"]["parameters"]:,} parameters, sampled in {steps}
-  step{"s" if steps > 1 else ""}. It learned from {training["networks"]:,} networks:
-  {training["masks"]:,} masks x {training["zoo_seeds"]} data-order seeds{twins}.
+- DiHyFo: {config["dihyfo"]["parameters"]:,} parameters, sampled in
+  {_counted(steps, "step")}. It learned from {training["networks"]:,} networks:
+  {training["masks"]:,} masks x {_counted(training["zoo_seeds"], "data-order seed")}{twins}.
 - Building it from nothing took {training["seconds"]["total"] / 60:.1f} minutes
   ({timing["machine"]}): {_parts(training["seconds"])}.
 
@@ -59,7 +59,8 @@ The original reaches {reference["original_accuracy"]:.4f} on all classes; retrai
 {reference["forget_sets"]:,} forget sets, {reference["retrained_retain_accuracy"]:.4f} on the
 retained ones (worst forget set {reference["retrained_retain_accuracy_worst_forget_set"]:.4f}).
 
-| milliseconds ({timing["threads"]} threads) | one | each of {timing["batch"]} in a batch |
+| milliseconds ({_counted(timing["threads"], "thread")}) | one | \
+each of {timing["batch"]} in a batch |
 | --- | --- | --- |
 | retrain | {timing["retrain_one_ms"]:.0f} | |
 | draw | {_took(timing["dihyfo_unrefined"])} |
@@ -103,6 +104,10 @@ def _network(classifier: dict[str, Any]) -> str:
         for conv in classifier["convolutions"]
     )
     return f"a CNN (convolutions {convs}; {classifier['then']}; linear {layers})"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _took(timing: dict[str, float]) -> str:

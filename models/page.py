@@ -391,8 +391,8 @@ def _timing(audit: dict[str, Any]) -> str:
             rows.append([f"{TITLES[name]}: {what}", f"{took:,.3g}", f"{retrain / took:,.0f}"])
     table = _html_table(("", "milliseconds", "times faster"), rows)
     return (
-        f"<h2>Time</h2><p class='soft'>{escape(timing['machine'])}, {timing['threads']} "
-        f"thread(s).</p>{table}"
+        f"<h2>Time</h2><p class='soft'>{escape(timing['machine'])}, threads: "
+        f"{timing['threads']}.</p>{table}"
     )
 
 
