@@ -17,10 +17,10 @@ import torch
 from dihyfo_recipes import changed, parts
 
 from models import baselines, generator
-from models.classifiers import Rows, flatten, pick
+from models.classifiers import Rows, flatten, groups, pick
 from models.likeness import mean_overlap, wrong_answers
 from models.masks import retain_masks
-from models.material import draw, groups, head, load_material
+from models.material import draw, head, load_material
 from models.measure import per_class
 from models.refinement import Refinement
 from models.sampler import first_noise

@@ -7,9 +7,11 @@ the job: a worker that was given up for lost changes nothing when it wakes.
 
 import time
 import uuid
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +23,8 @@ from core.database import Database
 from core.idempotency import Answer, Once, Reused, Running
 from core.states import ENDED, OPEN, Status, sources
 from core.tables import metadata
+
+USUAL_CANDIDATES = 8  # of a job; a group of n jobs has at most n times as many
 
 jobs = sa.Table(
     "jobs",
@@ -363,6 +367,8 @@ class Ledger(Database):
     def claim(self, job_id: str, worker: str, limit: int, lease: float) -> list[Job]:
         """Claim a queued job and, up to ``limit`` in all, others of its generator.
 
+        Their candidates are one batch: jobs that ask for more than usual are fewer.
+
         A job that a worker was lost on is claimed alone: it may be what ends workers, and
         is not to take its neighbours along.
 
@@ -374,7 +380,7 @@ class Ledger(Database):
         queued = sa.and_(jobs.c.status == Status.QUEUED, _in_time(now))
         with self.write() as connection:
             first = connection.execute(
-                sa.select(jobs.c.seq, jobs.c.generator, jobs.c.lost)
+                sa.select(jobs.c.seq, jobs.c.generator, jobs.c.lost, jobs.c.request)
                 .where(jobs.c.id == job_id, queued)
                 .with_for_update(skip_locked=True)
             ).one_or_none()
@@ -387,15 +393,19 @@ class Ledger(Database):
                 jobs.c.lost == 0,
             )
             others = connection.execute(
-                sa.select(jobs.c.seq)
+                sa.select(jobs.c.seq, jobs.c.request)
                 .where(company)
                 .order_by(jobs.c.seq)
                 .limit(0 if first.lost else limit - 1)
                 .with_for_update(skip_locked=True)
-            ).scalars()
+            ).all()
+            # The candidates of a group that ends with each of them.
+            drawn = accumulate(job.request.get("candidates", 1) for job in (first, *others))
+            room = bisect_right(list(drawn), limit * USUAL_CANDIDATES)
+            taken = [first.seq, *(job.seq for job in others[: max(0, room - 1)])]
             rows = connection.execute(
                 sa.update(jobs)
-                .where(jobs.c.seq.in_([first.seq, *others]))
+                .where(jobs.c.seq.in_(taken))
                 .values(
                     status=Status.RUNNING,
                     attempt=jobs.c.attempt + 1,

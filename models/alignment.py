@@ -14,11 +14,11 @@ import torch
 from sklearn.metrics import r2_score
 from torch import Tensor
 
-from models.classifiers import Rows, repeat
+from models.classifiers import Rows, groups, repeat
 from models.dihyfo import Prompt
 from models.fitting import fit
 from models.masks import forget_labels, retain_masks
-from models.material import Effort, Material, draw, groups
+from models.material import Effort, Material, draw
 from models.measure import per_class
 from models.progress import Bar
 from models.sampler import first_noise

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from models import baselines
 from models.alignment import alignment
-from models.classifiers import Rows
+from models.classifiers import Rows, groups, join
 from models.figures import CURVE, JUDGED, MEMBERS, MIA, Figures, figures, loss_mia
 from models.likeness import compare_ensembles, likeness
 from models.masks import forget_labels, retain_masks
-from models.material import Effort, Material, Source, draw, effort_for, groups, join
+from models.material import Effort, Material, Source, draw, effort_for
 from models.progress import Bar, silent
 from models.refinement import Refinement
 from models.sampler import draw_noise, first_noise

@@ -91,6 +91,18 @@ def pick(rows: Rows, index: Tensor | slice | Sequence[int]) -> Rows:
     return [layer[index] for layer in rows]
 
 
+def groups(classifier: Classifier, count: int) -> list[slice]:
+    """Return the slices of ``count`` networks that are worth training side by side."""
+    return [
+        slice(start, start + classifier.together) for start in range(0, count, classifier.together)
+    ]
+
+
+def join(parts: list[Rows]) -> Rows:
+    """Return the weight sets of several rows as one."""
+    return [torch.cat(layers) for layers in zip(*parts, strict=True)]
+
+
 def state_dict(rows: Rows, index: int, spec: Classifier) -> dict[str, Tensor]:
     """Return weight set ``index`` as the ``state_dict`` of the plain torch module."""
     shapes = spec.shapes()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from models import attacks, baselines
-from models.classifiers import Classifier, Rows, pick
+from models.classifiers import Classifier, Rows, groups, pick
 from models.datasets import Dataset, Split
-from models.material import Effort, Material, groups, head
+from models.material import Effort, Material, head
 from models.measure import per_class, sample_losses, side_by_side
 
 CURVE = (0, 1, 2, 4, 8, 16)  # SGD steps of the relearning curve

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from models import baselines, ensembles
-from models.classifiers import Classifier, Rows, flatten, pick
+from models.classifiers import Classifier, Rows, flatten, groups, join, pick
 from models.datasets import Split
 from models.figures import MEMBERS
 from models.masks import forget_labels, retain_masks
-from models.material import Effort, Material, draw, groups, head, join
+from models.material import Effort, Material, draw, head
 from models.measure import per_class
 from models.progress import Bar
 from models.refinement import Refinement

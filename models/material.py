@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from models.classifiers import CNN, Classifier, Rows, pick
@@ -170,23 +169,7 @@ def draw(
         how: the refinement; with 0 steps there is none.
     """
     drawn = sample(m.model, masks, noise, m.steps, prompt, m.guidance)
-    parts = [
-        refine(m.model, pick(drawn, at), noise[at], masks[at], m.dataset.train, how)
-        for at in groups(m.classifier, len(masks))
-    ]
-    return join(parts)
-
-
-def groups(classifier: Classifier, count: int) -> list[slice]:
-    """Return the slices of ``count`` networks that are worth training side by side."""
-    return [
-        slice(start, start + classifier.together) for start in range(0, count, classifier.together)
-    ]
-
-
-def join(parts: list[Rows]) -> Rows:
-    """Return the weight sets of several rows as one."""
-    return [torch.cat(layers) for layers in zip(*parts, strict=True)]
+    return refine(m.model, drawn, noise, masks, m.dataset.train, how)
 
 
 def head(rows: Rows, count: int) -> Rows:

@@ -12,7 +12,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from models.classifiers import Rows, unflatten
+from models.classifiers import Rows, groups, join, pick, unflatten
 from models.datasets import Split
 from models.dihyfo import DiHyFo
 from models.fitting import follow, mean_over, retained
@@ -58,6 +58,18 @@ def refine(
     """
     if how.steps == 0:
         return rows
+    # Not all together: what a step of a CNN keeps for its gradients is megabytes a network.
+    return join(
+        [
+            _refine(model, pick(rows, at), noise[at], masks[at], train, how)
+            for at in groups(model.classifier, len(masks))
+        ]
+    )
+
+
+def _refine(
+    model: DiHyFo, rows: Rows, noise: Tensor, masks: Tensor, train: Split, how: Refinement
+) -> Rows:
     rng = torch.Generator().manual_seed(0)
     batches = (torch.randint(len(train), (how.batch,), generator=rng) for _ in range(how.steps))
     deviation = model.spread_out(unflatten(noise, model.classifier))

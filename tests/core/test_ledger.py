@@ -92,6 +92,14 @@ def test_a_claim_takes_the_named_job_first_and_only_its_generator(ledger: Ledger
     assert {job.id for job in ledger.page(9, status=Status.QUEUED)} == {other.id, b.id}
 
 
+def test_a_claim_takes_fewer_jobs_that_draw_much(ledger: Ledger) -> None:
+    new = [NewJob("g", [1], {"candidates": n}) for n in (64, 8, 15, 1, 1)]
+    huge, a, b, c, d = ledger.record(new).jobs
+    assert [job.id for job in ledger.claim(a.id, "w", 3, 60)] == [a.id]  # 8 + 64 are above 24
+    assert [job.id for job in ledger.claim(huge.id, "w", 3, 60)] == [huge.id]  # waits for no other
+    assert [job.id for job in ledger.claim(d.id, "w", 3, 60)] == [d.id, b.id, c.id]
+
+
 def test_a_taken_job_is_not_claimed_again(ledger: Ledger) -> None:
     job = record(ledger)
     claim(ledger, job)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.classifiers import flatten, parse
+from models.classifiers import flatten, groups, parse
 from models.datasets import Dataset
 from models.generator import Generator
 from models.masks import held_out_codes, retain_masks
@@ -12,7 +12,6 @@ from models.material import (
     Effort,
     draw,
     effort_for,
-    groups,
     load_material,
     load_with_zoo,
     source,

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
+from models import refinement
 from models.classifiers import flatten, pick
 from models.generator import Generator
 from models.masks import retain_masks
@@ -81,6 +83,25 @@ def test_is_refined_alike_in_any_company(tiny: Generator) -> None:
         at = slice(e, e + 1)
         alone = refine(tiny.model, pick(rows, at), noise[at], MASKS[at], train, HOW)
         torch.testing.assert_close(flatten(alone)[0], together[e], rtol=1e-4, atol=1e-4)
+
+
+def test_not_more_networks_side_by_side_than_memory_holds(
+    tiny: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, noise = drawn(tiny)
+    together = refine(tiny.model, rows, noise, MASKS, tiny.dataset.train, HOW)
+    sizes: list[int] = []
+    real = refinement.follow
+
+    def counted(*args, **kwargs):
+        sizes.append(len(args[2][0]))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(refinement, "follow", counted)
+    monkeypatch.setattr(type(tiny.classifier), "together", 2)
+    apart = refine(tiny.model, rows, noise, MASKS, tiny.dataset.train, HOW)
+    assert sizes == [2, 1]
+    assert torch.allclose(flatten(apart), flatten(together), atol=1e-5)
 
 
 def test_no_steps_change_nothing_and_inputs_stay(tiny: Generator) -> None:
