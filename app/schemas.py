@@ -71,7 +71,8 @@ class Require(Strict):
     min_retain_accuracy: Share = 0.0
 
 
-Loss = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+# DiHyFo tells no smaller losses apart.
+Loss = Annotated[float, Field(ge=1e-3, le=100, allow_inf_nan=False)]
 
 
 class LossPrompt(Strict):
@@ -281,8 +282,9 @@ class GeneratorView(GeneratorSummary):
     sampler: dict[str, Any]
     refinement: dict[str, Any]
     prompts: dict[str, Any] | None = Field(
-        description="losses that a prompt can ask for: least and greatest for retained and for "
-        "forgotten classes; null: trained without prompts"
+        description="losses that 99% of the networks in training had, least and greatest: of "
+        "single classes (`retained`, `forgotten`) and of a side's mean by the number of classes on "
+        "it (`retain_loss`, `forget_loss`); null: trained without prompts"
     )
     dihyfo: dict[str, Any]
     training: dict[str, Any]

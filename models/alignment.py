@@ -21,8 +21,8 @@ from models.masks import forget_labels, retain_masks
 from models.material import Effort, Material, draw
 from models.measure import per_class
 from models.progress import Bar
+from models.prompts import side_losses
 from models.sampler import first_noise
-from models.training import side_losses
 from models.zoo import INITIAL_SEED, REFERENCE_SEED, checkpoint_steps
 
 PROMPTS = 20

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.classifiers import Classifier, Rows, unflatten
 from models.regression import Regression
 
+LEAST_LOSS = 1e-3  # nats; of smaller ones in a prompt the network sees this
 _PROMPT_FEATURES = 16  # sine and cosine of 7 frequencies, and two kinds
 
 
@@ -227,7 +228,7 @@ def _zero(linear: nn.Linear) -> nn.Linear:
 
 def _prompt_features(prompt: Prompt) -> Tensor:
     """Return sines and cosines of the log losses, and which kind they are, (B, K, features)."""
-    log = prompt.losses.nan_to_num(1.0).clamp(min=1e-3).log()  # (B, K), -7 to about 3
+    log = prompt.losses.nan_to_num(1.0).clamp(min=LEAST_LOSS).log()  # (B, K), -7 to about 3
     angle = log[..., None] * 2.0 ** torch.arange(-3, 4)  # (B, K, 7)
     side = prompt.sides[:, None, None].float().expand(*log.shape, 1)  # (B, K, 1)
     return torch.cat([angle.sin(), angle.cos(), side, 1 - side], dim=2)

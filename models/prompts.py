@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.dihyfo import Prompt
+from models.dihyfo import LEAST_LOSS, Prompt
 from models.measure import PerClass
 from models.zoo import Trajectories
 
-Support = Mapping[str, Sequence[float]]  # "retained", "forgotten": (least, greatest) loss
+Support = Mapping[str, Any]  # what `support` returns
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,19 @@ class LossPrompt:
         return {name: measured.over(about[name][None])[1].item() for name in self.wanted()}
 
     def warnings(self, mask: Tensor, support: Support) -> list[str]:
-        """Return a sentence for each loss that no network of the zoo had."""
+        """Return a sentence for each loss that networks of the zoo did not have."""
         about, found = self._about(mask), []
         for name, loss in self.wanted().items():
             side = "retained" if mask[about[name]].all() else "forgotten"
-            least, greatest = support[side]
+            size = int(about[name].sum())
+            ends, whose = support[side], f"{side} classes"
+            if name in support and support[name][size - 1]:
+                ends = support[name][size - 1]
+                whose = f"{size} {side} classes together" if size > 1 else f"one {side} class alone"
+            least, greatest = ends
             if not least <= loss <= greatest:
                 found.append(
-                    f"{name} {loss:g} lies outside the losses of {side} classes in the zoo, "
+                    f"{name} {loss:g} lies outside the losses of {whose} in the zoo, "
                     f"{least:.3g} to {greatest:.3g}: expect the nearest of these at best"
                 )
         return found
@@ -86,11 +91,46 @@ def stack(prompts: Sequence[LossPrompt], masks: Tensor) -> Prompt:
     )
 
 
+def side_losses(loss: Tensor, masks: Tensor, n: Tensor) -> Tensor:
+    """Return for each class the mean loss over the samples of its side of the mask, (B, K).
+
+    Args:
+        loss: of every class, (B, K).
+        masks: (B, K) bool, true = retained.
+        n: samples of each class, (K,).
+    """
+    result = torch.zeros_like(loss)
+    for side in (masks, ~masks):
+        weight = side * n  # (B, K)
+        mean = (loss * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+        result = torch.where(side, mean, result)
+    return result
+
+
 def support(trajectories: Trajectories) -> dict[str, Any]:
-    """Return the losses that 99% of the checkpoints' classes lie in, for each side."""
+    """Return the losses that 99% of the zoo's checkpoints had, (least, greatest) each.
+
+    Returns:
+        ``retained``, ``forgotten``: of single classes. ``retain_loss``, ``forget_loss``: means
+        over a side, an entry for each number of classes on it from 1 on; null = no network.
+        What DiHyFo cannot tell apart counts as the least loss that it can.
+    """
     masks = trajectories.masks.expand(trajectories.loss.shape)  # (C, E, K)
-    ends = {}
-    for name, side in (("retained", masks), ("forgotten", ~masks)):
-        losses = trajectories.loss[side].numpy()
-        ends[name] = [float(f"{np.quantile(losses, q):.4g}") for q in (0.005, 0.995)]
+    means = side_losses(trajectories.loss.flatten(0, 1), masks.flatten(0, 1), trajectories.n)
+    means = means.view(masks.shape)  # (C, E, K)
+    ends: dict[str, Any] = {}
+    for name, mean, side in (
+        ("retained", "retain_loss", masks),
+        ("forgotten", "forget_loss", ~masks),
+    ):
+        ends[name] = _ends(trajectories.loss[side])
+        size = side.sum(2, keepdim=True)  # (C, E, 1)
+        ends[mean] = [_ends(means[side & (size == n)]) for n in range(1, masks.shape[2])]
     return ends
+
+
+def _ends(losses: Tensor) -> list[float] | None:
+    if not len(losses):
+        return None
+    least, greatest = np.quantile(losses.numpy(), (0.005, 0.995))
+    return [float(f"{max(end, LEAST_LOSS):.4g}") for end in (least, greatest)]

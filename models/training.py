@@ -18,6 +18,7 @@ from models.classifiers import Rows, flatten, unflatten
 from models.datasets import Split
 from models.dihyfo import Architecture, DiHyFo, Prompt, no_prompt, signal_and_noise
 from models.progress import Bar, silent
+from models.prompts import side_losses
 from models.regression import regress
 from models.zoo import Trajectories, Zoo
 
@@ -134,22 +135,6 @@ def _draw_checkpoints(trajectories: Trajectories, count: int) -> tuple[Tensor, T
     losses = losses.masked_fill(left_out, torch.nan)
     weights = trajectories.weights[at, network].float()  # (B, P)
     return weights, masks, Prompt(losses, sides)
-
-
-def side_losses(loss: Tensor, masks: Tensor, n: Tensor) -> Tensor:
-    """Return for each class the mean loss over the samples of its side of the mask, (B, K).
-
-    Args:
-        loss: of every class, (B, K).
-        masks: (B, K) bool, true = retained.
-        n: samples of each class, (K,).
-    """
-    result = torch.zeros_like(loss)
-    for side in (masks, ~masks):
-        weight = side * n  # (B, K)
-        mean = (loss * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-        result = torch.where(side, mean, result)
-    return result
 
 
 def _loss(model: DiHyFo, wanted: _Wanted, x: Tensor, schedule: Schedule) -> Tensor:

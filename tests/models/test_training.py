@@ -1,10 +1,6 @@
 from dataclasses import replace
 
-import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from models.classifiers import flatten, unflatten
 from models.datasets import Dataset
@@ -12,7 +8,7 @@ from models.dihyfo import signal_and_noise
 from models.generator import Generator
 from models.masks import retain_masks
 from models.sampler import draw_noise, sample
-from models.training import side_losses, train
+from models.training import train
 from models.zoo import Zoo
 from tests.conftest import TINY
 
@@ -46,19 +42,3 @@ def test_training_is_repeatable(tiny_zoo: Zoo, tiny: Generator, blobs: Dataset) 
     a, b, c = (flatten(sample(m, masks, noise, 1)) for m in (one, same, other))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
-
-
-@given(
-    masks=arrays(np.bool_, (5, 4)),
-    loss=arrays(np.float32, (5, 4), elements=st.floats(0, 9, width=32)),
-    n=arrays(np.int64, 4, elements=st.integers(1, 9)),
-)
-def test_side_losses_are_means_over_samples(
-    masks: np.ndarray, loss: np.ndarray, n: np.ndarray
-) -> None:
-    found = side_losses(torch.tensor(loss), torch.tensor(masks), torch.tensor(n)).numpy()
-    for row, mask, losses in zip(found, masks, loss, strict=True):
-        for side in (mask, ~mask):
-            if side.any():
-                mean = np.average(losses[side], weights=n[side])
-                np.testing.assert_allclose(row[side], mean, rtol=1e-4, atol=1e-5)
