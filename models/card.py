@@ -129,8 +129,11 @@ def _prompts(alignment: dict[str, Any] | None) -> str:
     if alignment is None:
         return ""
     kinds = alignment["kinds"]
-    r2 = ", ".join(f"{kind} {kinds[kind]['full']['mean_r2']:.3f}" for kind in kinds)
-    return f"prompt alignment (R2 {r2}), "
+    r2 = ", ".join(
+        f"{kind} {kinds[kind]['full']['mean_r2']:.3f} ({kinds[kind]['alone']['mean_r2']:.3f})"
+        for kind in kinds
+    )
+    return f"prompt alignment (R2 with all losses given, in brackets with that one alone: {r2}), "
 
 
 def _likeness(likeness: dict[str, Any]) -> str:

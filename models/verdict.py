@@ -45,7 +45,7 @@ def verdict(ours: Figures, retrained: Figures) -> dict[str, Any]:
     Returns:
         ``under`` and ``over``, each with ``found`` and a sentence, and the evidence.
     """
-    evidence = []
+    evidence = [worst(ours["forget_accuracy"], retrained["forget_accuracy"])]
     for rule in _RULES:
         values, true, title = ours[rule.figure], retrained[rule.figure], rule.title  # (S, E)
         true = true[:, : values.shape[1]]
@@ -70,9 +70,28 @@ def verdict(ours: Figures, retrained: Figures) -> dict[str, Any]:
                 "tolerance": float(tolerance),
                 "masks": int(both.sum()),
                 "shows": fault,
+                "watches": [side for side in (rule.above, rule.below) if side],
             }
         )
-    return {side: _side(side, evidence) for side in (_UNDER, _OVER)} | {"evidence": evidence}
+    return conclude(evidence)
+
+
+def worst(ours: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """Return the evidence of the mask forgotten least: a mean hides one among many.
+
+    Args:
+        ours, true: forget accuracy, (S, E); only its greatest counts.
+    """
+    value, gold = float(np.max(ours)), float(np.max(true))
+    return {
+        "figure": "forget accuracy, worst mask",
+        "value": value,
+        "retrained": gold,
+        "tolerance": _RULES[0].tolerance,
+        "masks": int(ours.shape[-1]),
+        "shows": _UNDER if value - gold > _RULES[0].tolerance else None,
+        "watches": [_UNDER],
+    }
 
 
 def _furthest(ours: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -82,10 +101,16 @@ def _furthest(ours: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return ours[..., at], true[..., at], CURVE[at]
 
 
+def conclude(evidence: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return ``under`` and ``over`` from the evidence, and the evidence."""
+    return {side: _side(side, evidence) for side in (_UNDER, _OVER)} | {"evidence": evidence}
+
+
 def told_apart(ensembles: dict[str, Any], name: str) -> dict[str, Any]:
     """Say whether many samples can be told from many retrained networks.
 
-    They can if, on average over masks, KLOM on forgotten images is beyond twice the noise floor.
+    They can on a mask whose KLOM on forgotten images is beyond twice its noise floor. The floor
+    falls with the number of networks, so fewer tell less apart.
 
     Args:
         ensembles: what `models.likeness.compare_ensembles` returned.
@@ -98,14 +123,17 @@ def told_apart(ensembles: dict[str, Any], name: str) -> dict[str, Any]:
 
     ours, floor = mean(name, "klom_forget"), mean("retrained", "klom_forget")
     score, best = mean(name, "forgetting_score"), mean("retrained", "forgetting_score")
-    found = ours > 2 * floor
-    begin = "can be told from" if found else "cannot be told from"
+    apart = sum(
+        mask["rows"][name]["klom_forget"] > 2 * mask["rows"]["retrained"]["klom_forget"]
+        for mask in masks
+    )
     return {
-        "found": found,
+        "found": apart > 0,
         "words": (
-            f"Distribution: {n} samples {begin} {n} retrained networks by KLOM on forgotten "
-            f"images, {ours:.3g} nats (noise floor {floor:.3g}; tolerance twice that); forgetting "
-            f"score {score:.3g} (noise floor {best:.3g}), {len(masks)} masks."
+            f"Distribution: on {apart} of {len(masks)} masks {n} samples are told from {n} "
+            f"retrained networks by KLOM on forgotten images, {ours:.3g} nats on average (noise "
+            f"floor {floor:.3g}; tolerance twice that); forgetting score {score:.3g} (noise floor "
+            f"{best:.3g})."
         ),
     }
 
@@ -113,7 +141,7 @@ def told_apart(ensembles: dict[str, Any], name: str) -> dict[str, Any]:
 def _side(side: str, evidence: list[dict[str, Any]]) -> dict[str, Any]:
     against = [one for one in evidence if one["shows"] == side]
     if not against:
-        watched = [rule.title for rule in _RULES if side in (rule.above, rule.below)]
+        watched = [one["figure"] for one in evidence if side in one["watches"]]
         return {
             "found": False,
             "words": f"{_WORDS[side]}: none found by {', '.join(watched)}.",
