@@ -9,7 +9,9 @@ import gzip
 import hashlib
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +97,14 @@ class Dataset:
         }
 
 
-def load(source: str, path: Path | None) -> Dataset:
+def load(source: str, path: Path | None, digest: str | None = None) -> Dataset:
     """Load a data set.
 
     Args:
         source: ``digits`` (bundled with scikit-learn), ``mnist``, ``cifar10`` or ``npz``.
         path: the folder of the IDX files for ``mnist``, the file for ``npz``; for ``cifar10`` see
             `models.images.load_cifar10`.
+        digest: of the data that are wanted, where several forms of them lie at ``path``.
 
     Raises:
         DataError: the files are absent or malformed; the message says what to do.
@@ -120,7 +123,7 @@ def load(source: str, path: Path | None) -> Dataset:
     if source == "cifar10":
         from models.images import load_cifar10  # Pillow is not needed for the others
 
-        return load_cifar10(path)
+        return load_cifar10(path, digest)
     raise DataError(f"unknown data source {source!r}; known: {', '.join(SOURCES)}")
 
 
@@ -270,18 +273,24 @@ def _idx(folder: Path, name: str) -> np.ndarray:
     """Read one IDX file of unsigned bytes, as MNIST publishes them."""
     for path, opener in ((folder / f"{name}.gz", gzip.open), (folder / name, open)):
         if path.is_file():
-            with opener(path, "rb") as file:
-                content = file.read()
+            try:
+                with opener(path, "rb") as file:
+                    content = file.read()
+            except (OSError, EOFError, zlib.error) as error:
+                raise DataError(f"{path} can't be read: {error}") from None
             break
     else:
         raise DataError(
             f"{name}[.gz] is not in {folder}: run `hyperforget data get mnist`, or point --data or "
             "HYPERFORGET_DATA at it"
         )
-    zero, kind, dims = struct.unpack_from(">HBB", content)
-    shape = struct.unpack_from(f">{dims}I", content, 4)
+    try:
+        zero, kind, dims = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{dims}I", content, 4)
+    except struct.error:
+        zero, kind, dims, shape = 1, 0, 0, ()
     start = 4 + 4 * dims
-    if zero or kind != 0x08 or len(content) - start != int(np.prod(shape)):
+    if zero or kind != 0x08 or len(content) - start != prod(shape):
         raise DataError(f"{path} is not an IDX file of unsigned bytes")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 

@@ -140,11 +140,12 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
         path: Path | None = folder / OWN_DATA
     else:
         path = data / source if data else None
-    dataset = datasets.load(source, path)
+    dataset = datasets.load(source, path, described["digest"])
     if dataset.digest != described["digest"]:
         raise datasets.DataError(
             f"the {source} data at hand are not those {folder.name} was trained on "
-            f"(digest {dataset.digest[:12]}, expected {described['digest'][:12]})"
+            f"(digest {dataset.digest[:12]}, expected {described['digest'][:12]}): it needs "
+            f"{described['splits']}. `hyperforget train {folder.name}` trains one on yours"
         )
     return dataset
 

@@ -67,12 +67,34 @@ def test_reads_idx_files(tmp_path: Path, zipped: bool) -> None:
     assert mnist.validation.y.tolist() == y[20:].tolist()
 
 
-def test_a_broken_idx_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0",
+        struct.pack(">HBB", 0, 8, 3),
+        struct.pack(">HBBI", 0, 8, 1, 9) + b"xx",
+        struct.pack(">HBB4I", 0, 8, 4, *[2**31] * 4),  # more than 64 bits count
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_broken_idx_file_is_named(tmp_path: Path, content: bytes, zipped: bool) -> None:
+    name = "train-images-idx3-ubyte" + (".gz" if zipped else "")
+    (tmp_path / name).write_bytes(gzip.compress(content) if zipped else content)
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        datasets.load("mnist", tmp_path)
+
+
+def test_absent_mnist_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="HYPERFORGET_DATA"):
         load_mnist(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 9) + b"xx")
-    with pytest.raises(DataError, match="not an IDX file"):
-        load_mnist(tmp_path)
+
+
+def test_a_cut_off_gz_file_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress(struct.pack(">HBBI", 0, 8, 1, 9) + bytes(9))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[:-4])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz"):
+        datasets.load("mnist", tmp_path)
 
 
 @pytest.mark.skipif(

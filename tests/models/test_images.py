@@ -1,14 +1,20 @@
 import io
 import pickle
+import struct
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from core.settings import NEIGHBOUR_DATA
-from models import datasets
+from models import datasets, images
 from models.datasets import DataError
 from models.images import CIFAR_CLASSES, load_cifar10, read_folder, write_npz
 
@@ -85,14 +91,46 @@ def test_a_huge_image_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path / "a")
 
 
-def test_a_zip_never_leaves_its_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"PK", bytes(40)])
+def test_a_broken_zip_member_is_named(tmp_path: Path, content: bytes) -> None:
+    write_images(tmp_path / "a")
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for file in sorted((tmp_path / "a").rglob("*.png")):
+            archive.write(file, str(file.relative_to(tmp_path / "a")))
+        first = archive.infolist()[0]
+    raw = bytearray(path.read_bytes())
+    begin = first.header_offset + 30 + len(first.filename)
+    raw[begin + 9 : begin + 9 + len(content)] = content
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"000\.png"):
+        read_folder(path)
+
+
+def test_what_points_out_of_a_zip_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "a")
     path = zipped(tmp_path / "a", tmp_path / "a.zip")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("../../../train/dog/evil.png", png(np.zeros((6, 5, 3), np.uint8)))
-    before = sorted(tmp_path.rglob("*"))
-    read_folder(path)
-    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(DataError, match=r"\.\./train/dog/evil\.png"):
+        read_folder(path)
+
+
+def test_what_a_mac_adds_is_no_image(tmp_path: Path) -> None:
+    write_images(tmp_path / "a")
+    path = zipped(tmp_path / "a", tmp_path / "a.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/photos/train/dog/._000.png", b"resource fork")
+        archive.writestr("photos/train/dog/._001.png", b"resource fork")
+    assert len(read_folder(path)[1]) == 24
+
+
+def test_16_bits_a_pixel_are_not_clipped(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", (6, 5))
+    deep = png(np.full((6, 5), 40_000, np.uint16))
+    (tmp_path / "a/train/dog/deep.png").write_bytes(deep)
+    with pytest.raises(DataError, match=r"deep\.png has more than 8 bits"):
+        read_folder(tmp_path / "a")
 
 
 @pytest.mark.parametrize("what", ["absent", "text", "empty", "no test"])
@@ -110,28 +148,70 @@ def test_refuses_what_is_no_image_folder(tmp_path: Path, what: str) -> None:
         read_folder(path)
 
 
+@cache
 def whole_cifar() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (60_000, 3072), dtype=np.uint8), np.arange(60_000) % 10
 
 
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+
+def python_2_batch(x: np.ndarray, y: np.ndarray) -> bytes:
+    """A batch as Python 2 pickled the official ones: byte strings, numpy's names of its time."""
+
+    def text(content: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(content)) + content
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    begin = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + 2 * number(-1) + b"K\x00tb"
+    shape = number(len(x)) + number(x.shape[1]) + b"\x86"
+    data = begin + b"(K\x01" + shape + dtype + b"\x89" + text(x.tobytes()) + b"tb"
+    labels = b"](" + b"".join(number(label) for label in y) + b"e"
+    return b"\x80\x02}(" + text(b"data") + data + text(b"labels") + labels + b"u."
+
+
+def python_3_batch(x: np.ndarray, y: np.ndarray) -> bytes:
+    return pickle.dumps({"data": x, "labels": y.tolist()}, protocol=4)
+
+
 def test_binary_batches(tmp_path: Path) -> None:
     x, y = whole_cifar()
-    binary = tmp_path / "cifar-10-batches-bin"
+    binary, python = tmp_path / "cifar-10-batches-bin", tmp_path / "cifar-10-batches-py"
     binary.mkdir()
-    for i in range(6):
+    python.mkdir()
+    for i, name in enumerate(BATCHES):
         here = slice(10_000 * i, 10_000 * (i + 1))
-        name = f"data_batch_{i + 1}" if i < 5 else "test_batch"
         np.c_[y[here].astype(np.uint8), x[here]].tofile(binary / f"{name}.bin")
+        (python / name).write_bytes(python_2_batch(x[here], y[here]))
     one = load_cifar10(binary)
-    assert load_cifar10(tmp_path / "cifar10").digest == one.digest  # found beside
     assert one.class_names == CIFAR_CLASSES
     assert (len(one.train), len(one.validation), len(one.test)) == (45_000, 5_000, 10_000)
     assert one.shape == (3, 32, 32)
     assert one.test.y.tolist() == y[50_000:].tolist()
+    assert "binary" in one.about
+    # Incomplete, it hides the others no longer.
+    (binary / "test_batch.bin").unlink()
+    beside = load_cifar10(tmp_path / "cifar10")
+    assert beside.digest == one.digest
+    assert "Python" in beside.about
+    with pytest.raises(DataError, match=r"test_batch\.bin"):
+        load_cifar10(binary)  # but not if it was named
 
 
-def test_pickles_are_refused_unread(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [python_2_batch, python_3_batch])
+def test_python_batches(tmp_path: Path, written: Callable[..., bytes]) -> None:
+    x, y = (part[:7] for part in whole_cifar())
+    (tmp_path / "batch").write_bytes(written(x, y))
+    pixels, labels = images._python(tmp_path / "batch")
+    assert np.array_equal(pixels, x) and pixels.dtype == np.uint8
+    assert np.array_equal(labels, y)
+
+
+def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "touched",))
@@ -139,9 +219,39 @@ def test_pickles_are_refused_unread(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}))
-    with pytest.raises(DataError, match="binary version"):
+    with pytest.raises(DataError, match="no part of a batch"):
         load_cifar10(folder)
     assert not (tmp_path / "touched").exists()
+
+
+@given(st.integers(0, 200), st.binary(max_size=4))
+def test_a_broken_batch_is_named(
+    tmp_path_factory: pytest.TempPathFactory, at: int, other: bytes
+) -> None:
+    x, y = (part[:2] for part in whole_cifar())
+    good = python_2_batch(x, y)
+    file = tmp_path_factory.mktemp("batch") / "data_batch_1"
+    file.write_bytes(good[:at] + other + good[at + 4 :])
+    try:
+        pixels, _ = images._python(file)
+    except DataError as error:
+        assert "data_batch_1" in str(error)
+    else:
+        assert pixels.shape == (2, 3072)
+
+
+def test_the_form_that_a_generator_was_trained_on_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms = {"cifar-10-batches-bin": "official", "cifar10-jpeg.zip": "images"}
+    monkeypatch.setattr(
+        images,
+        "_cifar10",
+        lambda place: SimpleNamespace(digest=forms[place.name]) if place.name in forms else None,
+    )
+    for wanted, got in (("official", "official"), ("images", "images"), ("other", "official")):
+        assert load_cifar10(tmp_path / "cifar10", wanted).digest == got
+    assert load_cifar10(tmp_path / "cifar10").digest == "official"
 
 
 def test_a_format_that_only_a_name_disguises_is_refused(tmp_path: Path) -> None:
@@ -160,7 +270,7 @@ def test_absent_cifar_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_part_of_cifar_is_refused(tmp_path: Path) -> None:
     x, y = whole_cifar()
-    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+    for name in BATCHES:
         np.c_[y[:10].astype(np.uint8), x[:10]].tofile(tmp_path / f"{name}.bin")
     with pytest.raises(DataError, match="not the whole"):
         load_cifar10(tmp_path)
