@@ -259,8 +259,9 @@ def audit_generator(
     with _bars() as bar:
         material = load_material(loaded, settings.home / "build" / name, bar)
         audited = measure(material, bar)
-    # What a shipped generator was released with stays: it is measured with the zoo.
-    default = entry.folder if material.zoo else settings.home / "audits" / name
+    # What a shipped generator was released with stays, and so does what the zoo has a part in.
+    own = entry.folder.is_relative_to(settings.home / "generators")
+    default = entry.folder if own and material.zoo else settings.home / "audits" / name
     folder = (out or default).resolve()
     write_report(folder, name, loaded.config, audited)
     console.print((folder / "README.md").read_text(), markup=False)

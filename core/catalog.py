@@ -18,6 +18,8 @@ log = logging.getLogger("hyperforget.catalog")
 
 FILES = ("generator.json", "weights.safetensors", "reference.npz", "audit.json")
 _GUIDANCE = "guidance.safetensors"  # not every generator guides its weights
+# Draws come from these; the others say how good they are, and change with a new audit.
+DRAWN_FROM = ("generator.json", "weights.safetensors", _GUIDANCE)
 _CONFIG_KEYS = (
     *("classes", "classifier", "normalize", "dataset", "sampler", "dihyfo", "training"),
     *("refinement", "prompts", "held_out"),

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from core.catalog import Entry
+from core.catalog import DRAWN_FROM, Entry
 from core.dsse import Refused
 from core.settings import Settings
 from models import generator as generators
@@ -50,9 +50,10 @@ def regenerate(
             f"generator {described['id']} is not at hand (there are: {have}); put its folder "
             "into HYPERFORGET_GENERATORS"
         )
-    if entry.digest != described["digest"]:
+    other = [n for n in DRAWN_FROM if entry.files.get(n) != described["files"].get(n)]
+    if other:
         raise Refused(
-            f"the {entry.id} at hand is not the certified one "
+            f"the {entry.id} at hand is not the certified one: another {', '.join(other)} "
             f"(digest {entry.digest[:12]}, certified {described['digest'][:12]})"
         )
     generator = generators.load(entry.folder, settings.data)

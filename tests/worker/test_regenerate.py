@@ -86,6 +86,18 @@ def test_another_generator_is_refused(
         again(job, entry=read(copy))
 
 
+def test_a_new_audit_does_not_make_another_generator(
+    runner: Runner, sqlite_ledger: Ledger, again: Any, tiny_folder: Path, tmp_path: Path
+) -> None:
+    job = post(sqlite_ledger, [1])
+    runner.answer(job.id)
+    copy = tmp_path / "g" / "tiny"
+    shutil.copytree(tiny_folder, copy)
+    audited = json.loads((copy / "audit.json").read_text())
+    (copy / "audit.json").write_text(json.dumps(audited | {"timing": {}}))
+    assert again(job, entry=read(copy)) == Comparison(1.0, 0.0)
+
+
 def test_compare_counts_and_bounds() -> None:
     one = {"a": torch.zeros(4)}
     near, far = {"a": torch.tensor([0, 0, 5e-5, 0])}, {"a": torch.tensor([0, 2e-4, 0, 0])}
