@@ -3,27 +3,30 @@
 Prints one row for each line of settings, on the *validation* split, where settings are chosen: the
 gap to retraining over all held-out masks (first sample) and the worst mask's, the highest forget
 accuracy, how far two samples lie apart over two retrained networks, how their errors overlap, and
-the forget accuracy after 16 relearning steps. Needs the networks that `hyperforget train NAME`
-left in its home. Run: .venv/bin/python benchmarks/refinements.py mnist-mlp [--home .hyperforget]
-[--data ../shared/data] [steps=0] ["epsilon=1e-8 spread=0.5"] ...
+the forget accuracy after 16 relearning steps. With inside=N the steps are guidance instead: the
+sampler takes N steps, and at each the predicted weights go down the same loss. Needs the networks
+that `hyperforget train NAME` left in its home. Run: .venv/bin/python benchmarks/refinements.py
+mnist-mlp [--home .hyperforget] [--data ../shared/data] [steps=0] ["epsilon=1e-8 spread=0.5"] ...
 """
 
 import argparse
 import platform
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from dihyfo_recipes import changed, parts
+from torch import Tensor
 
 from models import baselines, generator
-from models.classifiers import Rows, flatten, groups, pick
+from models.classifiers import Rows, flatten, groups, pick, unflatten
 from models.likeness import mean_overlap, wrong_answers
 from models.masks import retain_masks
-from models.material import draw, head, load_material
+from models.material import Source, draw, head, load_material
 from models.measure import per_class
-from models.refinement import Refinement
-from models.sampler import first_noise
+from models.refinement import Refinement, refine
+from models.sampler import first_noise, towards
 
 RELEARNED, STEPS = 24, 16  # masks that relearn, and for how long
 
@@ -35,7 +38,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".hyperforget"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_intermixed_args()
-    known = {field.name for field in fields(Refinement)}
+    known = {"inside", *(field.name for field in fields(Refinement))}
     for part in " ".join(options.lines).split():
         if part.partition("=")[0] not in known:
             parser.error(f"{part}: not one of {', '.join(sorted(known))}")
@@ -77,8 +80,26 @@ def main() -> None:
     noises = [first_noise(m.classifier, range(at, at + len(masks))) for at in (0, 10_000)]
     for line in ["", *options.lines]:
         how = changed(m.refinement, parts(line))
-        one, two = (draw(m, masks, noise, how) for noise in noises)
+        steps = int(parts(line).get("inside", 0))
+        one, two = (
+            guided(m, masks, noise, how, steps) if steps else draw(m, masks, noise, how)
+            for noise in noises
+        )
         print(f"| {line or 'as served'} | {row(one, two, between)}", flush=True)
+
+
+def guided(m: Source, masks: Tensor, noise: Tensor, how: Refinement, steps: int) -> Rows:
+    """Draw in some steps, each with its share of the training steps inside."""
+    x, centre = unflatten(noise, m.classifier), m.model.centre(masks)
+    each = replace(how, steps=how.steps // steps, spread=0.0)
+    for now, then in pairwise(torch.linspace(1, 0, steps + 1).tolist()):
+        with torch.inference_mode():
+            clean = m.model(x, torch.full((len(masks),), now), masks, centre, None)
+        rows = [layer.clone() for layer in m.model.restore(clean, centre)]
+        rows = refine(m.model, rows, noise, masks, m.dataset.train, each)
+        clean = m.model.standardise(rows, centre)
+        x = towards(x, clean, now, then) if then else clean
+    return m.model.restore(x, centre)
 
 
 if __name__ == "__main__":

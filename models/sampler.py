@@ -58,7 +58,7 @@ def sample(
     times = torch.linspace(1, 0, steps + 1).tolist()
     for now, then in pairwise(times):
         clean = model(x, torch.full((len(masks),), now), masks, centre, prompt)
-        x = _towards(x, clean, now, then) if then else clean
+        x = towards(x, clean, now, then) if then else clean
     rows = model.restore(x, centre)
     if guidance is None:
         return rows
@@ -71,7 +71,7 @@ def sample(
     return rows
 
 
-def _towards(x: Rows, clean: Rows, now: float, then: float) -> Rows:
+def towards(x: Rows, clean: Rows, now: float, then: float) -> Rows:
     """Move x from time ``now`` to ``then`` along the predicted clean weights."""
     times: Sequence[float] = (now, then)
     signal, noise = signal_and_noise(torch.tensor(times))
