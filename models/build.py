@@ -115,7 +115,7 @@ PRESETS: dict[str, tuple[str, Recipe]] = {
             masks=816,
             held_out=30,
             guiding=Guiding(images=2, penalty=2e-5, iterations=5),
-            refinement=Refinement(steps=18, batch=128, epsilon=1e-8, share=1.0),
+            refinement=Refinement(steps=14, batch=128, rate=2e-4, epsilon=1e-8, share=1.0),
             architecture=Architecture(width=48, blocks=2, heads=2),
             schedule=Schedule(steps=2_400, batch=48, images=32, functional=100.0, prompted=0.4),
         ),

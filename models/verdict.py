@@ -84,7 +84,7 @@ def worst(ours: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """
     value, gold = float(np.max(ours)), float(np.max(true))
     return {
-        "figure": "forget accuracy, worst mask",
+        "figure": "forget accuracy of the worst mask",
         "value": value,
         "retrained": gold,
         "tolerance": _RULES[0].tolerance,
