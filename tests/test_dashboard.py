@@ -367,7 +367,7 @@ def test_what_the_service_refuses_is_said_at_the_field(browser: Browser, stack: 
         page.get_by_label("Aim").select_option("classes")
         page.get_by_label("0", exact=True).nth(1).fill("-1")
         page.get_by_role("button", name="Forget 1 class").click()
-        expect(page.locator("[id='error-prompt.class_losses.0']")).to_contain_text("greater than 0")
+        expect(page.locator("[id='error-prompt.class_losses.0']")).to_contain_text("equal to 0.001")
         # The browser itself notes every refused request.
         refused = "Failed to load resource: the server responded with a status of 422"
         assert all(said.startswith(refused) for said in opened.complaints)
