@@ -14,6 +14,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 import torch
+from hypothesis import settings
 from safetensors.torch import save
 
 from core import embedded
@@ -37,6 +38,8 @@ from tests.redis_servers import NOEVICTION, free_port, redis_server
 from tests.s3 import CREDENTIALS, S3Server
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a slow machine fails no test
+settings.load_profile("untimed")
 DATA = Path(os.environ.get("HYPERFORGET_DATA", NEIGHBOUR_DATA))
 
 TINY = Recipe(

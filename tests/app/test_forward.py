@@ -21,7 +21,7 @@ def check(spec: MLP | CNN, module: torch.nn.Module, pixels: torch.Tensor) -> Non
 
 
 @given(spec=mlps | cnns(), seed=st.integers(0, 99), batch=st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_network_agrees_with_torch(spec: MLP | CNN, seed: int, batch: int) -> None:
     torch.manual_seed(seed)
     inputs = spec.sizes[0] if isinstance(spec, MLP) else int(np.prod(spec.shape))

@@ -39,7 +39,7 @@ def run_both(model: bytes, pixels: np.ndarray) -> list[tuple[np.ndarray, np.ndar
 
 
 @given(spec=mlps | cnns(), seed=st.integers(0, 99), batch=st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_network_agrees_with_torch(spec: MLP | CNN, seed: int, batch: int) -> None:
     torch.manual_seed(seed)
     module = spec.module()

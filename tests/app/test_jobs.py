@@ -167,9 +167,7 @@ def test_a_lone_surrogate(client: Client) -> None:
         max_leaves=12,
     )
 )
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_is_accepted_or_explained(client: Client, body: Any) -> None:
     content = json.dumps(body)
     answer = client.post("/unlearn", content=content, headers={"Content-Type": "application/json"})

@@ -31,9 +31,7 @@ def damage(store_url: str, request: pytest.FixtureRequest) -> Any:
 
 
 @given(content=st.binary(max_size=2_000))
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_what_is_put_is_read_by_its_sha256(store: ArtifactStore, content: bytes) -> None:
     artifact = store.put(content)
     assert artifact.sha256 == hashlib.sha256(content).hexdigest()

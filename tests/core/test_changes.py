@@ -80,9 +80,7 @@ def shown(those: list[Job]) -> dict[str, tuple[Any, ...]]:
     return {job.id: (job.status, job.stage, job.fraction, job.metrics) for job in those}
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_who_applies_what_it_tells_knows_the_ledger(sqlite_ledger: Ledger, seed: int) -> None:
     chance = random.Random(seed)

@@ -379,5 +379,5 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.close()
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25)
 TestLedgerMachine = LedgerMachine.TestCase

@@ -10,7 +10,7 @@ sizes = st.lists(st.integers(1, 9), min_size=2, max_size=4).map(tuple)
 
 
 @given(sizes=sizes, sets=st.integers(1, 4), batch=st.integers(1, 5))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_many_at_once_agree_with_the_plain_module(
     sizes: tuple[int, ...], sets: int, batch: int
 ) -> None:
@@ -26,7 +26,7 @@ def test_many_at_once_agree_with_the_plain_module(
 
 
 @given(sizes=sizes, sets=st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_flatten_and_back(sizes: tuple[int, ...], sets: int) -> None:
     spec = MLP(sizes)
     flat = torch.randn(sets, spec.parameters)

@@ -25,7 +25,7 @@ def cnns(draw: st.DrawFn) -> CNN:
 
 
 @given(spec=cnns(), sets=st.integers(1, 3), batch=st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_many_at_once_agree_with_the_plain_module(spec: CNN, sets: int, batch: int) -> None:
     rows = [torch.randn(sets, n.units, n.fan_in + 1, requires_grad=True) for n in spec.layers]
     x = torch.randn(batch, *spec.shape).flatten(1)
@@ -46,7 +46,7 @@ def test_many_at_once_agree_with_the_plain_module(spec: CNN, sets: int, batch: i
 
 
 @given(spec=cnns())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_description_weights_and_shapes_agree(spec: CNN) -> None:
     assert classifiers.from_description(spec.describe()) == spec
     flat = torch.randn(2, spec.parameters)
@@ -64,7 +64,7 @@ def test_many_images_are_run_in_parts() -> None:
 
 
 @given(spec=cnns(), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_inputs_that_are_not_shown_change_nothing(spec: CNN, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     seen = torch.rand(3, 5, generator=rng) < 0.5

@@ -3,7 +3,6 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,13 +147,16 @@ def test_refuses_what_is_no_image_folder(tmp_path: Path, what: str) -> None:
         read_folder(path)
 
 
-@cache
 def whole_cifar() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (60_000, 3072), dtype=np.uint8), np.arange(60_000) % 10
 
 
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+
+def few_images(n: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(0).integers(0, 256, (n, 3072), dtype=np.uint8), np.arange(n) % 10
 
 
 def python_2_batch(x: np.ndarray, y: np.ndarray) -> bytes:
@@ -204,7 +206,7 @@ def test_binary_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", [python_2_batch, python_3_batch])
 def test_python_batches(tmp_path: Path, written: Callable[..., bytes]) -> None:
-    x, y = (part[:7] for part in whole_cifar())
+    x, y = few_images(7)
     (tmp_path / "batch").write_bytes(written(x, y))
     pixels, labels = images._python(tmp_path / "batch")
     assert np.array_equal(pixels, x) and pixels.dtype == np.uint8
@@ -228,7 +230,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
 def test_a_broken_batch_is_named(
     tmp_path_factory: pytest.TempPathFactory, at: int, other: bytes
 ) -> None:
-    x, y = (part[:2] for part in whole_cifar())
+    x, y = few_images(2)
     good = python_2_batch(x, y)
     file = tmp_path_factory.mktemp("batch") / "data_batch_1"
     file.write_bytes(good[:at] + other + good[at + 4 :])
