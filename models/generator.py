@@ -140,7 +140,12 @@ def _load_data(folder: Path, described: dict[str, Any], data: Path | None) -> Da
         path: Path | None = folder / OWN_DATA
     else:
         path = data / source if data else None
-    dataset = datasets.load(source, path, described["digest"])
+    try:
+        dataset = datasets.load(source, path, described["digest"])
+    except datasets.DataError as error:
+        raise datasets.DataError(
+            f"{error}. {folder.name} was trained on {described['splits']}"
+        ) from None
     if dataset.digest != described["digest"]:
         raise datasets.DataError(
             f"the {source} data at hand are not those {folder.name} was trained on "

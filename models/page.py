@@ -89,7 +89,7 @@ def page(name: str, config: dict[str, Any], audit: dict[str, Any]) -> str:
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{title}</title><style>{_STYLE}</style></head><body>
 <h1>{title}</h1>
-<p class="soft">{escape(data["name"])}, {audit["n"]["test_images"]:,} test images.
+<p class="soft">{escape(data["splits"])}; {audit["n"]["test_images"]:,} test images.
 {audit["held_out_masks"]} forget sets that DiHyFo never trained on; {escape(audit["sample"])}.
 Everything stands beside networks retrained from scratch with data orders of their own
 (seeds {escape(", ".join(map(str, audit["reference"]["seeds"])))}).</p>
