@@ -259,7 +259,7 @@ def audit_generator(
     with _bars() as bar:
         material = load_material(loaded, settings.home / "build" / name, bar)
         audited = measure(material, bar)
-    # What a shipped generator was released with stays, and so does what the zoo has a part in.
+    # What a generator was released with stays: only one's own is written over, with its zoo's part.
     own = entry.folder.is_relative_to(settings.home / "generators")
     default = entry.folder if own and material.zoo else settings.home / "audits" / name
     folder = (out or default).resolve()

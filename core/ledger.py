@@ -24,7 +24,7 @@ from core.idempotency import Answer, Once, Reused, Running
 from core.states import ENDED, OPEN, Status, sources
 from core.tables import metadata
 
-USUAL_CANDIDATES = 8  # of a job; a group of n jobs has at most n times as many
+_USUAL_CANDIDATES = 8  # of a job; a group of n jobs has at most n times as many
 
 jobs = sa.Table(
     "jobs",
@@ -401,7 +401,7 @@ class Ledger(Database):
             ).all()
             # The candidates of a group that ends with each of them.
             drawn = accumulate(job.request.get("candidates", 1) for job in (first, *others))
-            room = bisect_right(list(drawn), limit * USUAL_CANDIDATES)
+            room = bisect_right(list(drawn), limit * _USUAL_CANDIDATES)
             taken = [first.seq, *(job.seq for job in others[: max(0, room - 1)])]
             rows = connection.execute(
                 sa.update(jobs)

@@ -49,7 +49,8 @@ def load_cifar10(path: Path, digest: str | None = None) -> Dataset:
     """
     found: Dataset | None = None
     problem: DataError | None = None
-    for place in (path, *(root / name for root in (path, path.parent) for name in _CIFAR_FORMS)):
+    beside = (root / name for root in (path, path.parent) for name in _CIFAR_FORMS)
+    for place in dict.fromkeys((path, *beside)):  # `path` can be one of them
         try:
             dataset = _cifar10(place)
         except DataError as error:

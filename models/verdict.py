@@ -26,8 +26,9 @@ class _Rule:
 
 
 _UNDER, _OVER = "under", "over"
+_FORGOTTEN = 0.005  # forget accuracy beyond retraining's that still counts as none
 _RULES = (
-    _Rule("forget_accuracy", "forget accuracy", 0.005, _UNDER, None),
+    _Rule("forget_accuracy", "forget accuracy", _FORGOTTEN, _UNDER, None),
     _Rule("relearned", "relearning curve", 0.04, _UNDER, _OVER),
     _Rule("loss_auc", "loss-MIA AUC", 0.01, _UNDER, _OVER),
     _Rule("probe", "linear probe on the forgotten classes", 0.05, _UNDER, _OVER),
@@ -45,7 +46,7 @@ def verdict(ours: Figures, retrained: Figures) -> dict[str, Any]:
     Returns:
         ``under`` and ``over``, each with ``found`` and a sentence, and the evidence.
     """
-    evidence = [worst(ours["forget_accuracy"], retrained["forget_accuracy"])]
+    evidence = [_worst(ours["forget_accuracy"], retrained["forget_accuracy"])]
     for rule in _RULES:
         values, true, title = ours[rule.figure], retrained[rule.figure], rule.title  # (S, E)
         true = true[:, : values.shape[1]]
@@ -73,10 +74,10 @@ def verdict(ours: Figures, retrained: Figures) -> dict[str, Any]:
                 "watches": [side for side in (rule.above, rule.below) if side],
             }
         )
-    return conclude(evidence)
+    return {side: _side(side, evidence) for side in (_UNDER, _OVER)} | {"evidence": evidence}
 
 
-def worst(ours: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+def _worst(ours: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """Return the evidence of the mask forgotten least: a mean hides one among many.
 
     Args:
@@ -87,9 +88,9 @@ def worst(ours: np.ndarray, true: np.ndarray) -> dict[str, Any]:
         "figure": "forget accuracy of the worst mask",
         "value": value,
         "retrained": gold,
-        "tolerance": _RULES[0].tolerance,
+        "tolerance": _FORGOTTEN,
         "masks": int(ours.shape[-1]),
-        "shows": _UNDER if value - gold > _RULES[0].tolerance else None,
+        "shows": _UNDER if value - gold > _FORGOTTEN else None,
         "watches": [_UNDER],
     }
 
@@ -99,11 +100,6 @@ def _furthest(ours: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarra
     apart = np.nanmean(ours, (0, 1)) - np.nanmean(true, (0, 1))  # (steps,)
     at = int(np.abs(apart).argmax())
     return ours[..., at], true[..., at], CURVE[at]
-
-
-def conclude(evidence: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return ``under`` and ``over`` from the evidence, and the evidence."""
-    return {side: _side(side, evidence) for side in (_UNDER, _OVER)} | {"evidence": evidence}
 
 
 def told_apart(ensembles: dict[str, Any], name: str) -> dict[str, Any]:

@@ -8,14 +8,7 @@ from models.classifiers import flatten, groups, parse
 from models.datasets import Dataset
 from models.generator import Generator
 from models.masks import held_out_codes, retain_masks
-from models.material import (
-    Effort,
-    draw,
-    effort_for,
-    load_material,
-    load_with_zoo,
-    source,
-)
+from models.material import Effort, draw, effort_for, load_material, load_with_zoo, source
 from models.sampler import draw_noise, sample
 
 

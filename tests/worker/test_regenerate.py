@@ -73,17 +73,22 @@ def test_other_weights_are_refused(runner: Runner, sqlite_ledger: Ledger, again:
         again(job, b"no weights")
 
 
+def changed(folder: Path, target: Path, file: str, **values: Any) -> Entry:
+    """Return a copy of a generator with other values in one of its JSON files."""
+    shutil.copytree(folder, target)
+    document = json.loads((target / file).read_text())
+    (target / file).write_text(json.dumps(document | values))
+    return read(target)
+
+
 def test_another_generator_is_refused(
     runner: Runner, sqlite_ledger: Ledger, again: Any, tiny_folder: Path, tmp_path: Path
 ) -> None:
     job = post(sqlite_ledger, [1])
     runner.answer(job.id)
-    copy = tmp_path / "g" / "tiny"
-    shutil.copytree(tiny_folder, copy)
-    config = json.loads((copy / "generator.json").read_text())
-    (copy / "generator.json").write_text(json.dumps(config | {"note": "changed"}))
+    other = changed(tiny_folder, tmp_path / "g" / "tiny", "generator.json", note="changed")
     with pytest.raises(Refused, match="not the certified one"):
-        again(job, entry=read(copy))
+        again(job, entry=other)
 
 
 def test_a_new_audit_does_not_make_another_generator(
@@ -91,11 +96,8 @@ def test_a_new_audit_does_not_make_another_generator(
 ) -> None:
     job = post(sqlite_ledger, [1])
     runner.answer(job.id)
-    copy = tmp_path / "g" / "tiny"
-    shutil.copytree(tiny_folder, copy)
-    audited = json.loads((copy / "audit.json").read_text())
-    (copy / "audit.json").write_text(json.dumps(audited | {"timing": {}}))
-    assert again(job, entry=read(copy)) == Comparison(1.0, 0.0)
+    audited = changed(tiny_folder, tmp_path / "g" / "tiny", "audit.json", timing={})
+    assert again(job, entry=audited) == Comparison(1.0, 0.0)
 
 
 def test_compare_counts_and_bounds() -> None:
